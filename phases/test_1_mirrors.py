@@ -1,0 +1,91 @@
+"""Phase 1, mirrors. Every recipe has a private mirror whose main and tags are upstream's.
+
+Reviewers accepted a mirror on four facts: it answers, it is not empty, its default branch is main, its head is
+upstream's head. No pull request is opened, and those that are open keep their state and head.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from fixtures.expectation import Expectation
+from fixtures.gates import Gate
+from fixtures.mirrors import MAIN, Mirrors, missing_tags
+from fixtures.run import Run
+
+pytestmark = pytest.mark.dependency(depends=["phase 0"], scope="session")
+
+
+def test_it_was_brought_up_to_date(recipe: str, mirrors: Mirrors, expect: Expectation) -> None:
+    """Created, moved forward, or left alone because nothing was missing; never overwritten."""
+    expect.settled(mirrors[recipe])
+
+
+def test_it_exists(recipe: str, run: Run, mirrors: Mirrors, expect: Expectation) -> None:
+    expect.applied(mirrors[recipe].planned, "the mirror")
+    url = f"{run.site.forge.url}/api/v1/repos/{run.world.mirror(recipe)}"
+    seen = mirrors.survey.repositories.get(recipe)
+    expect.equal("the mirror", expected=run.world.mirror(recipe), seen=seen.full_name if seen else "missing",
+                 check=f"GET {url}")  # fmt: skip
+
+
+def test_it_is_not_empty(recipe: str, run: Run, mirrors: Mirrors, expect: Expectation) -> None:
+    expect.applied(mirrors[recipe].planned, "its content")
+    seen = mirrors.survey.repositories.get(recipe)
+    expect.true("the mirror", seen is not None and not seen.empty, expected="not empty",
+                seen="missing" if seen is None else f"empty={seen.empty}")  # fmt: skip
+
+
+def test_its_default_branch_is_main(recipe: str, mirrors: Mirrors, expect: Expectation) -> None:
+    expect.applied(mirrors[recipe].planned, "its default branch")
+    seen = mirrors.survey.repositories.get(recipe)
+    expect.equal("its default branch", expected=MAIN, seen=seen.default_branch if seen else "missing")
+
+
+def test_its_head_is_upstreams_head(recipe: str, run: Run, mirrors: Mirrors, expect: Expectation) -> None:
+    expect.applied(mirrors[recipe].planned, "its head")
+    expect.read(f"mirror {recipe}")
+    mirror, upstream = mirrors.survey.mirrors.get(recipe), mirrors.survey.upstreams.get(recipe)
+    url = f"{run.site.forge.url}/{run.world.mirror(recipe)}.git"
+    expect.equal("the head of its main", expected=upstream.branches.get(MAIN) if upstream else "upstream's head",
+                 seen=mirror.branches.get(MAIN) if mirror else "missing",
+                 check=f"git ls-remote {url} refs/heads/{MAIN}")  # fmt: skip
+
+
+def test_it_has_upstreams_tags(recipe: str, mirrors: Mirrors, expect: Expectation) -> None:
+    expect.applied(mirrors[recipe].planned, "its tags")
+    upstream = mirrors.survey.upstreams.get(recipe)
+    missing = missing_tags(mirrors.survey.mirrors.get(recipe), upstream)
+    expect.nothing(f"tags that upstream has ({len(upstream.tags) if upstream else 0}) and the mirror has not", missing)
+
+
+def test_it_is_private_like_its_siblings(recipe: str, mirrors: Mirrors, expect: Expectation) -> None:
+    expect.applied(mirrors[recipe].planned, "its visibility")
+    seen = mirrors.survey.repositories.get(recipe)
+    expect.true("the mirror", seen is not None and seen.private, expected="private",
+                seen="missing" if seen is None else f"private={seen.private}")  # fmt: skip
+
+
+def test_no_pull_request_was_opened(recipe: str, run: Run, mirrors: Mirrors, expect: Expectation) -> None:
+    full_name = run.world.mirror(recipe)
+    before = {pull.name for pull in run.baseline.pulls_of(full_name)}
+    expect.nothing("pull requests that were not there before",
+                   sorted({pull.name for pull in mirrors.survey.pulls_of(full_name)} - before))  # fmt: skip
+
+
+def test_open_pull_requests_are_untouched(recipe: str, run: Run, mirrors: Mirrors, expect: Expectation) -> None:
+    """Each that was open is open, with the same title and head."""
+    full_name = run.world.mirror(recipe)
+
+    def state(survey: object) -> list[str]:
+        surveyed = run.baseline if survey is run.baseline else mirrors.survey
+        refs = surveyed.mirrors.get(recipe)
+        heads = refs.pulls if refs else {}
+        return [f"{p.name} {p.title} at {heads.get(p.number, '?')}" for p in surveyed.pulls_of(full_name)]
+
+    expect.equal("its open pull requests", expected=state(run.baseline), seen=state(mirrors.survey))
+
+
+@pytest.mark.dependency(name="phase 1", depends=["phase 0"], scope="session")
+def test_gate(gate: Gate) -> None:
+    gate.demand(1)

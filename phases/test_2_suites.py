@@ -1,0 +1,61 @@
+"""Phase 2, suites. Every recipe is covered by tests of its own in cc-ci.
+
+A suite that muster carries (hedgedoc's) and cc-ci lacks is proposed as one pull request, proven by a verdict
+that is younger than it and ran these very tests, and merged with its head pinned.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from fixtures.expectation import Expectation
+from fixtures.gates import Gate
+from fixtures.run import Run
+from fixtures.suite_files import Suite
+from fixtures.suites import Suites
+
+pytestmark = pytest.mark.dependency(depends=["phase 1"], scope="session")
+
+
+def test_the_carried_suite_is_in_ccci(carried: str, suites: Suites, expect: Expectation) -> None:
+    """It was there already, or it was proposed, proven and merged."""
+    expect.settled(suites.proposals[carried].outcome)
+
+
+def test_its_proposal_was_one_commit(carried: str, suites: Suites, expect: Expectation) -> None:
+    proposal = suites.proposals[carried]
+    expect.applied(proposal.outcome.planned, "the proposal")
+    if proposal.outcome.state == "unchanged":
+        expect.true("what had to be proposed", True, expected="nothing", seen=proposal.outcome.message)
+        return
+    expect.equal("commits of the pull request", expected=1, seen=proposal.commits,
+                 check=f"the pull request {proposal.pull.name if proposal.pull else ''}")  # fmt: skip
+
+
+def test_its_verdict_vouches_for_these_tests(carried: str, suites: Suites, expect: Expectation) -> None:
+    """Green, at the proposed head, and every file of tests is among what ran."""
+    proposal = suites.proposals[carried]
+    expect.applied(proposal.outcome.planned, "the verdict")
+    if proposal.outcome.state == "unchanged":
+        expect.true("what had to be proven", True, expected="nothing", seen=proposal.outcome.message)
+        return
+    verdict = proposal.verdict
+    expect.true("its verdict", verdict is not None and verdict.green, expected="green",
+                seen=verdict.why or "green" if verdict else "none", check=verdict.build_url if verdict else "")  # fmt: skip
+    ran = " ".join(name for name, status in verdict.tests if status == "passed") if verdict else ""
+    wanted = [path for path in proposal.files if path.rsplit("/", 1)[-1].startswith("test_")]
+    expect.nothing("its files of tests that did not run", [path for path in wanted if path not in ran])
+
+
+def test_it_is_covered(recipe: str, run: Run, suites: Suites, expect: Expectation) -> None:
+    proposal = suites.proposals.get(recipe)
+    expect.applied(proposal is not None and proposal.outcome.planned, "its suite")
+    suite = suites.survey.demand_ccci().suites.get(recipe, Suite(recipe))
+    expect.true(f"{run.site.ccci.tests_dir}/{recipe}/", suite.covers, expected="recipe_meta.py and tests of its own",
+                seen=", ".join(suite.own_tests) if suite.covers else suite.lacks,
+                check=f"git ls-tree -r --name-only origin/{run.site.ccci.branch} {run.site.ccci.tests_dir}/{recipe}/")  # fmt: skip
+
+
+@pytest.mark.dependency(name="phase 2", depends=["phase 1"], scope="session")
+def test_gate(gate: Gate) -> None:
+    gate.demand(2)

@@ -1,0 +1,118 @@
+"""Phase 4, deploy. The host runs cc-ci's head, a new bridge polls all recipes, and nothing else got worse.
+
+If the checkout cannot be brought to the head, the deploy is withheld: claimed and flagged, never from a stale
+tree. If anything regresses, the session's end brings the recorded generation back.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from fixtures import nix_edit
+from fixtures.deployment import Deployment
+from fixtures.enrollment import Enrollment
+from fixtures.expectation import Expectation
+from fixtures.gates import Gate
+from fixtures.pollset import PollSet
+from fixtures.run import Run
+from fixtures.survey import running_poll_set
+
+pytestmark = pytest.mark.dependency(depends=["phase 3"], scope="session")
+
+
+def test_it_was_deployed_or_needed_nothing(deployment: Deployment, expect: Expectation) -> None:
+    expect.applied(deployment.planned, "the deploy")
+    expect.no_problem(deployment.problem)
+
+
+def test_the_checkout_is_the_committed_head(run: Run, deployment: Deployment, expect: Expectation) -> None:
+    expect.applied(deployment.planned, "the checkout")
+    expect.read("host")
+    checkout = deployment.survey.demand_host().checkout
+    expect.equal(f"HEAD of {run.site.host.checkout}", expected=deployment.survey.demand_ccci().head,
+                 seen=checkout.problem or checkout.head,
+                 check=f"ssh {run.site.host.address} git -C {run.site.host.checkout} rev-parse HEAD")  # fmt: skip
+
+
+def test_the_configuration_is_this_hosts(run: Run, deployment: Deployment, expect: Expectation) -> None:
+    """Once, this host was switched to another machine's configuration and came up in emergency mode."""
+    expect.applied(not deployment.built and run.writer is None, "the evaluated configuration")
+    host = run.site.host
+    expect.equal(f"host name and root device of {host.flake_uri}", expected=(host.hostname, host.root_device),
+                 seen=deployment.target)  # fmt: skip
+
+
+def test_the_running_system_is_the_built_one(run: Run, deployment: Deployment, expect: Expectation) -> None:
+    expect.applied(not deployment.built and run.writer is None, "the built system")
+    system = deployment.survey.demand_host().system
+    expect.equal("the running system", expected=deployment.built, seen=system.running,
+                 check=f"ssh {run.site.host.address} readlink -f /run/current-system")  # fmt: skip
+    expect.equal("the system that boots next", expected=deployment.built, seen=system.profile.path)
+
+
+def test_the_bridge_runs(run: Run, deployment: Deployment, expect: Expectation) -> None:
+    expect.applied(deployment.planned, "the new bridge")
+    bridge = deployment.survey.demand_host().bridge
+    expect.equal(f"the state of {run.site.bridge.service}", expected="running", seen=bridge.state,
+                 check=f"ssh {run.site.host.address} docker service ps {run.site.bridge.service}")  # fmt: skip
+
+
+def test_a_new_bridge_polls_the_new_set(
+    run: Run, enrollment: Enrollment, deployment: Deployment, expect: Expectation
+) -> None:
+    """A changed environment means a new task; the image may stay the same."""
+    expect.applied(deployment.planned, "the new task")
+    before, now = run.baseline.demand_host().bridge, deployment.survey.demand_host().bridge
+    if before.poll_set == enrollment.wanted.csv:
+        expect.equal("the poll set that already ran", expected=enrollment.wanted.csv, seen=now.poll_set)
+        return
+    expect.true("the bridge's task", now.task_id not in ("", before.task_id), expected=f"not {before.task_id}",
+                seen=now.task_id)  # fmt: skip
+
+
+def test_three_poll_sets_are_one(
+    run: Run, enrollment: Enrollment, deployment: Deployment, expect: Expectation
+) -> None:
+    """In git, in the host's checkout, and in the running task; only the last one means polled."""
+    expect.applied(deployment.planned, "the deployed poll set")
+    host = deployment.survey.demand_host()
+    on_host = nix_edit.find(host.checkout_poll_file or b"{}", run.site.ccci.poll_variable).entries
+    running = running_poll_set(deployment.survey) or PollSet(())
+    expect.equal("the poll set in the host's checkout", expected=enrollment.wanted.entries, seen=on_host)
+    expect.equal("the poll set in the running bridge", expected=enrollment.wanted.entries, seen=running.entries)
+
+
+def test_it_is_polled(recipe: str, run: Run, deployment: Deployment, expect: Expectation) -> None:
+    running = running_poll_set(deployment.survey) or PollSet(())
+    entry = run.world.mirror(recipe)
+    expect.applied(deployment.planned and entry not in running.entries, "the running poll set")
+    expect.true("the environment of the running bridge", entry in running.entries, expected=f"polls {entry}",
+                seen=f"{len(running.entries)} repositories" + ("" if entry in running.entries else ", not this one"),
+                check=f"ssh {run.site.host.address} docker service inspect {run.site.bridge.service}")  # fmt: skip
+
+
+def test_no_unit_failed_that_had_not_failed_before(run: Run, deployment: Deployment, expect: Expectation) -> None:
+    before, now = run.baseline.demand_host(), deployment.survey.demand_host()
+    expect.nothing("newly failed units", sorted(now.failed_units - before.failed_units),
+                   check=f"ssh {run.site.host.address} systemctl --failed")  # fmt: skip
+
+
+def test_no_alert_was_written(run: Run, deployment: Deployment, expect: Expectation) -> None:
+    """A reconcile unit can exit 0 and still have failed; its alert file tells."""
+    before, now = run.baseline.demand_host(), deployment.survey.demand_host()
+    expect.nothing(f"new files in {run.site.host.alerts_dir}", sorted(now.alerts - before.alerts))
+
+
+def test_every_stack_is_complete(run: Run, deployment: Deployment, expect: Expectation) -> None:
+    before, now = run.baseline.demand_host(), deployment.survey.demand_host()
+    short = sorted(set(now.stacks_short) - set(before.stacks_short))
+    expect.nothing("services that lost a replica", [f"{name} {now.stacks_short[name]}" for name in short])
+
+
+def test_the_hosts_own_revert_is_disarmed(deployment: Deployment, expect: Expectation) -> None:
+    expect.nothing("units of muster on the host", sorted(deployment.survey.demand_host().own_units))
+
+
+@pytest.mark.dependency(name="phase 4", depends=["phase 3"], scope="session")
+def test_gate(gate: Gate) -> None:
+    gate.demand(4)

@@ -1,0 +1,45 @@
+"""Phase 6, resume. The work that was put off until the recipes were ready is released, item by item.
+
+Whoever does it is a person; what each item waited for, and whether that holds now, stands in the record. What
+the plan left to a person (bluesky-pds #1, a leftover smoke test) is reported and not touched.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from fixtures.expectation import Expectation
+from fixtures.gates import Gate
+from fixtures.resumption import Resumption
+from fixtures.roll import covered, mirrored, polled
+from fixtures.run import Run
+
+pytestmark = pytest.mark.dependency(depends=["phase 5"], scope="session")
+
+
+def test_the_deferred_work_is_released(item: str, run: Run, resumption: Resumption, expect: Expectation) -> None:
+    release = resumption.releases[item]
+    planned = any(step.phase < 5 for step in run.planned)
+    expect.applied(planned and not release.released, f"{item} waits for {', '.join(release.waits_for)}")
+    expect.nothing(f"what {item} still waits for", release.waits_for)
+
+
+def test_the_register_of_deferred_work_can_be_read(run: Run, resumption: Resumption, expect: Expectation) -> None:
+    expect.nothing(f"entries of {run.site.ccci.deferred_file} that are not in its form", resumption.problems)
+
+
+def test_it_has_passed_muster(recipe: str, run: Run, resumption: Resumption, expect: Expectation) -> None:
+    """Mirrored, covered and polled: the end state, for each recipe."""
+    reached = {
+        "mirrored": mirrored(run, recipe),
+        "covered": covered(run, recipe),
+        "polled": polled(run, recipe),
+    }
+    missing = [name for name, cell in reached.items() if not cell.ok]
+    expect.applied(bool(missing) and any(step.phase < 5 for step in run.planned), f"{recipe}: {', '.join(missing)}")
+    expect.nothing(f"what {recipe} has not reached", missing)
+
+
+@pytest.mark.dependency(name="phase 6", depends=["phase 5"], scope="session")
+def test_gate(gate: Gate) -> None:
+    gate.demand(6)

@@ -1,0 +1,108 @@
+"""What turns a finished run into the audit record.
+
+`finish` is called once, when everything that could still be done about the run has been done; `render` makes the
+same files from a journal alone, also of a run that was killed. Neither raises for a full or read-only disk: that
+costs the report, never the exit code or the undo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fixtures.journal import FILE_NAME as JOURNAL
+from fixtures.secret import Secret
+from reports import files, history, page, pytest_table, summary
+from reports.files import Problem
+from reports.reading import load
+from reports.record import RunRecord
+from reports.redaction import Redactor
+
+REPORT = "report.html"
+JUNIT = "junit.xml"
+
+
+@dataclass(frozen=True)
+class Written:
+    """What became of the record: the files that stand, what went wrong, and the run as it was read back."""
+
+    record: RunRecord | None
+    paths: tuple[Path, ...]
+    problems: tuple[Problem, ...]
+
+    @property
+    def leaked(self) -> bool:
+        """Whether a secret had reached a file and had to be taken out of it."""
+        return any("secret should be renewed" in problem.what for problem in self.problems)
+
+
+def finish(run_dir: Path, *, secrets: Sequence[Secret] = ()) -> Written:
+    """Write summary.json and report.html from the journal, scan every file, and update latest and the history.
+
+    pytest-html's file, when it stands at report.html, is taken in and replaced. Never raises for a file that
+    cannot be read or written; `Written.problems` says which and why.
+    """
+    redactor = Redactor(secrets)
+    problems: list[Problem] = []
+    try:
+        record = load(run_dir, redactor.clean_value)
+    except OSError as cause:
+        return Written(None, (), (Problem(run_dir / JOURNAL, f"cannot be read: {cause.strerror}"),))
+    table = _table(run_dir / REPORT, redactor)
+    texts = {
+        run_dir / summary.FILE_NAME: summary.text(record),
+        run_dir / REPORT: page.report(record, table),
+    }
+    for path, text in texts.items():
+        _attempt(problems, path, text)
+    stand = [path for path in (*texts, run_dir / JUNIT, run_dir / JOURNAL) if path.is_file()]
+    problems += files.scan(stand, redactor)
+    problems += _publish(run_dir)
+    return Written(record, tuple(stand), tuple(problems))
+
+
+def render(run_dir: Path) -> Written:
+    """The same, later and from the journal alone; secrets are not known any more, and were taken out then."""
+    return finish(run_dir)
+
+
+def _table(path: Path, redactor: Redactor) -> pytest_table.PytestTable | None:
+    """What pytest-html gathered, from its own file or from a finished page, with secrets taken out."""
+    try:
+        table = pytest_table.read(path.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return None
+    return replace(table, data=redactor.clean_value(table.data)) if table else None
+
+
+def _attempt(problems: list[Problem], path: Path, text: str) -> None:
+    """Write a file; where there is no room, the unfinished page that stands in its place gives up its own."""
+    try:
+        files.write(path, text)
+    except OSError:
+        try:
+            path.unlink(missing_ok=True)
+            files.write(path, text)
+        except OSError as cause:
+            problems.append(Problem(path, f"could not be written: {cause.strerror}"))
+
+
+def _publish(run_dir: Path) -> list[Problem]:
+    """Update the history; a run that does not lie in a folder ``runs`` belongs to none."""
+    root = history.root_of(run_dir)
+    if root is None:
+        return []
+    try:
+        history.write_index(root)
+        newest = max(
+            (folder for folder in (root / "runs").iterdir() if folder.is_dir()),
+            key=lambda folder: folder.name,
+        )
+        files.point(root / "latest", newest)
+    except OSError as cause:
+        return [Problem(root / "index.html", f"could not be updated: {cause.strerror}")]
+    return []
+
+
+__all__ = ["Problem", "Written", "finish", "render"]

@@ -1,0 +1,89 @@
+"""The report: one file that answers what a maintainer asks the next morning and an auditor a year later."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from reports.html_safety import Html, csp, h, raw
+from reports.pytest_table import SCRIPT_ID, PytestTable
+from reports.pytest_table import section as pytest_section
+from reports.record import RunRecord
+from reports.sections.assertions import assertions
+from reports.sections.banner import banner
+from reports.sections.changes import changes
+from reports.sections.colophon import colophon
+from reports.sections.roll import roll
+from reports.sections.timeline import timeline
+from reports.sections.todo import todo
+from reports.words import verdict_word
+
+_HERE = Path(__file__).parent
+CONTENTS = (
+    ("todo", "To do"),
+    ("roll", "Muster roll"),
+    ("changes", "Changes"),
+    ("timeline", "Timeline"),
+    ("assertions", "Assertions"),
+    ("pytest", "pytest"),
+    ("about", "About"),
+)
+
+
+def report(record: RunRecord, table: PytestTable | None) -> str:
+    """The whole page of one run; `table` is what pytest-html gathered, None when the run died before it wrote."""
+    none = (
+        "The run ended before pytest-html wrote its table."
+        if record.interrupted
+        else "pytest-html wrote no table."
+    )
+    body = [
+        h("a", "Skip to what has to be done", href="#todo", cls="skip"),
+        banner(record),
+        h(
+            "nav",
+            h("ul", [h("li", h("a", label, href=f"#{name}")) for name, label in CONTENTS]),
+            aria_label="Contents",
+        ),
+        h(
+            "main",
+            todo(record),
+            roll(record),
+            changes(record),
+            timeline(record),
+            assertions(record),
+            pytest_section(table, none),
+            colophon(record),
+            cls="wrap",
+        ),
+    ]
+    word = verdict_word(record.verdict)
+    site = "REHEARSAL" if record.rehearsal else record.site
+    scripts = [(SCRIPT_ID, table.script)] if table else []
+    return document(f"{word.headline} · {site} · {record.run}", word.tone, body, [*scripts, ("page", script())])
+
+
+def document(title: str, tone: str, body: list[Html], scripts: list[tuple[str, str]]) -> str:
+    """A self-contained page whose policy names exactly the style and the scripts that it holds."""
+    policy = csp(scripts=[source for _, source in scripts], styles=[style()])
+    head = [
+        h("meta", charset="utf-8"),
+        h("meta", http_equiv="Content-Security-Policy", content=policy),
+        h("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        h("meta", name="color-scheme", content="light dark"),
+        h("meta", name="referrer", content="no-referrer"),
+        h("title", title),
+        h("style", raw(style())),
+    ]
+    tail = [h("script", raw(source), id=name) for name, source in scripts]
+    return "<!DOCTYPE html>\n" + h("html", h("head", head), h("body", body, tail, cls=tone), lang="en") + "\n"
+
+
+@cache
+def style() -> str:
+    return (_HERE / "style.css").read_text(encoding="utf-8")
+
+
+@cache
+def script() -> str:
+    return (_HERE / "page.js").read_text(encoding="utf-8")

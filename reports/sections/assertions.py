@@ -1,0 +1,217 @@
+"""Every assertion, by phase: what was claimed, expected and seen, and a command that shows it again.
+
+Nineteen recipes times six phases say the same sentence nineteen times, and a thousand recipes would say it six
+thousand times. So assertions are grouped by test: what all of them share (but for the recipe's name) is said
+once, and each recipe has a line of its own for what differs. A failed one is always shown in full, first.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from reports.html_safety import Html, h
+from reports.record import PHASES, Assertion, RunRecord
+from reports.words import plural, short, span
+
+SLOT = "RECIPE"
+_TONES = {"passed": "y", "failed": "n", "error": "n", "skipped": "u"}
+# A list of failures longer than this is a list nobody reads in full; the rest keeps its line in the table.
+FULL_FAILURES = 60
+
+
+@dataclass(frozen=True)
+class Group:
+    """The assertions of one test, and the texts that all of them share with the recipe's name left open."""
+
+    title: str
+    shared: tuple[tuple[str, str], ...]
+    members: tuple[Assertion, ...]
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        """The fields in which the members differ."""
+        shared = {name for name, _ in self.shared}
+        return tuple(name for name in ("what", "expected", "check") if name not in shared)
+
+
+def assertions(record: RunRecord) -> Html:
+    counted = Counter(one.outcome for one in record.assertions)
+    said = ", ".join(f"{counted[name]:,} {name}" for name in ("passed", "failed", "skipped") if counted[name])
+    ran = len(record.assertions)
+    planned = record.planned_tests
+    missing = planned - ran if planned is not None else 0
+    numbers = sorted({one.phase for one in record.assertions if one.phase is not None})
+    loose = [one for one in record.assertions if one.phase is None]
+    return h(
+        "section",
+        h("h2", "Every assertion"),
+        h(
+            "p",
+            f"{said or 'None was made'}.",
+            f" {missing:,} of {planned:,} planned tests left no result." if missing > 0 else "",
+            cls="hint",
+        ),
+        [_phase(record, number, [one for one in record.assertions if one.phase == number]) for number in numbers],
+        _phase(record, None, loose) if loose else None,
+        id="assertions",
+    )
+
+
+def _phase(record: RunRecord, number: int | None, members: list[Assertion]) -> Html:
+    told = next((phase for phase in record.phases if phase.number == number), None)
+    name = told.name if told else PHASES.get(number, "") if number is not None else "outside any phase"
+    counted = Counter(one.outcome for one in members)
+    bad = counted["failed"] + counted["error"]
+    counts = [h("span", f"{counted['passed']:,} passed", cls="y")]
+    if bad:
+        counts.append(h("span", f"{bad:,} failed", cls="n"))
+    if counted["skipped"]:
+        counts.append(h("span", f"{counted['skipped']:,} skipped", cls="u"))
+    if told:
+        counts.append(h("span", span(told.wall_s), cls="took"))
+    heading = f"Phase {number} · {name}" if number is not None else name
+    return h(
+        "details",
+        h("summary", h("h3", heading), h("span", counts, cls="counts")),
+        [_failure(one) for one in [m for m in members if m.outcome in ("failed", "error")][:FULL_FAILURES]],
+        [_group(group) for group in grouped(members) if not _told(group, members)],
+        open=bool(bad) or len(record.assertions) <= 40,
+        cls="phase",
+    )
+
+
+def _told(group: Group, members: list[Assertion]) -> bool:
+    """Whether a group is a single failure, which stands above in full already."""
+    failures = [one for one in members if one.outcome in ("failed", "error")][:FULL_FAILURES]
+    return len(group.members) == 1 and group.members[0] in failures
+
+
+def grouped(members: Sequence[Assertion]) -> list[Group]:
+    """Assertions by test, in the order in which they ran, each with the texts its members share."""
+    tests: dict[str, list[Assertion]] = {}
+    for one in members:
+        tests.setdefault(one.test or one.title, []).append(one)
+    return [_group_of(group) for group in tests.values()]
+
+
+def _group_of(members: list[Assertion]) -> Group:
+    shared = []
+    for name in ("what", "expected", "check"):
+        forms = {_open_form(getattr(one, name), one.recipe) for one in members}
+        if len(forms) == 1 and (form := forms.pop()):
+            shared.append((name, form))
+    titles = Counter(_open_form(one.title, one.recipe) for one in members)
+    return Group(titles.most_common(1)[0][0], tuple(shared), tuple(members))
+
+
+def _open_form(value: str, recipe: str | None) -> str:
+    return value.replace(recipe, SLOT) if recipe else value
+
+
+def _group(group: Group) -> Html:
+    single = len(group.members) == 1
+    one = group.members[0]
+    title = group.title.replace(SLOT, one.recipe or SLOT) if single else group.title
+    shared = [
+        h("div", h("dt", name), h("dd", h("code", value) if name == "check" else value))
+        for name, value in ((n, v.replace(SLOT, one.recipe or SLOT) if single else v) for n, v in group.shared)
+    ]
+    return h(
+        "div",
+        h(
+            "h4",
+            h("span", cls=f"dot {_worst(group)}", aria_hidden="true"),
+            title,
+            h("span", _tally(group), cls="n-of"),
+        ),
+        h(
+            "dl",
+            shared,
+            h("div", h("dt", "test"), h("dd", h("code", one.nodeid if single else one.test))),
+            cls="shared",
+        ),
+        _single(one) if single else _table(group),
+        cls="group",
+    )
+
+
+def _worst(group: Group) -> str:
+    outcomes = {_TONES.get(one.outcome, "u") for one in group.members}
+    return "n" if "n" in outcomes else "u" if outcomes == {"u"} else "y"
+
+
+def _tally(group: Group) -> str:
+    passed = sum(one.outcome == "passed" for one in group.members)
+    return (
+        f"{group.members[0].outcome}"
+        if len(group.members) == 1
+        else f"{passed:,} of {len(group.members):,} passed"
+    )
+
+
+def _single(one: Assertion) -> Html | None:
+    said = one.seen or one.message
+    return h("dl", h("div", h("dt", "seen"), h("dd", short(said), cls="said")), cls="shared") if said else None
+
+
+def _table(group: Group) -> Html:
+    own = group.own
+    heads = ["Recipe", "Outcome", *(name.capitalize() for name in own), "Seen", "Took"]
+    rows = [
+        h(
+            "tr",
+            h("th", one.recipe or one.nodeid.partition("[")[2].rstrip("]") or one.title, scope="row"),
+            h("td", one.outcome, cls=_TONES.get(one.outcome, "u")),
+            [h("td", short(getattr(one, name))) for name in own],
+            h("td", short(one.seen or one.message)),
+            h("td", span(one.duration_s), cls="took"),
+        )
+        for one in group.members
+    ]
+    return h(
+        "details",
+        h("summary", plural(len(rows), "recipe" if group.members[0].recipe else "test")),
+        h(
+            "div",
+            h(
+                "table",
+                h("thead", h("tr", [h("th", head, scope="col") for head in heads])),
+                h("tbody", rows),
+                cls="plain",
+            ),
+            cls="scroll",
+            tabindex="0",
+            role="region",
+            aria_label=group.title,
+        ),
+        cls="members",
+    )
+
+
+def _failure(one: Assertion) -> Html:
+    """WHAT, EXPECTED, SEEN and the command, in the form in which a claim is checked."""
+    facts = [
+        ("What", one.what or one.title),
+        ("Expected", one.expected),
+        ("Seen", one.seen),
+        ("Where", one.where),
+    ]
+    pairs = [h("div", h("dt", name), h("dd", value, cls="said")) for name, value in facts if value]
+    if one.check:
+        pairs.append(h("div", h("dt", "Again"), h("dd", h("pre", h("code", one.check)))))
+    if one.message and one.message not in (one.seen, one.what):
+        pairs.append(h("div", h("dt", "Said"), h("dd", h("pre", h("code", one.message)))))
+    return h(
+        "article",
+        h(
+            "h4",
+            h("span", cls="dot n", aria_hidden="true"),
+            one.title or one.nodeid,
+            h("span", "failed", cls="n-of"),
+        ),
+        h("dl", pairs),
+        h("p", h("code", one.nodeid), cls="nodeid"),
+        cls="failure",
+    )

@@ -1,0 +1,143 @@
+"""The top of the page: what became of the run, readable in five seconds and from across the room."""
+
+from __future__ import annotations
+
+from reports.html_safety import Html, h
+from reports.record import COLUMNS, RunRecord, stamp
+from reports.words import clock, day, lede, plural, span, verdict_word
+
+MODES = {
+    "apply": "apply (writes)",
+    "plan": "plan (writes nothing)",
+    "health": "health check (writes nothing)",
+    "recover": "recover (settles what a killed run left)",
+}
+MEANINGS = {
+    "mirrored": "have a mirror whose main is upstream's main",
+    "covered": "have a suite under tests/",
+    "polled": "are in the running bridge's poll set",
+    "triggerable": "answered a !testme with a build",
+    "green": "have a green verdict that is newer than their suite",
+}
+
+
+def banner(record: RunRecord) -> Html:
+    word = verdict_word(record.verdict)
+    return h(
+        "header",
+        _rehearsal(record),
+        h(
+            "div",
+            h("p", h("b", "muster"), " audit record", cls="brand"),
+            h(
+                "h1",
+                h("span", word.glyph, cls="glyph", aria_hidden="true"),
+                h("span", word.headline),
+                h("small", f"exit {record.exit}" if record.exit is not None else "no exit code", cls="exit"),
+            ),
+            h("p", word.meaning, " ", lede(record), cls="lede"),
+            _damage(record),
+            _facts(record),
+            _tally(record),
+            cls="wrap",
+        ),
+        cls=f"top {word.tone}",
+    )
+
+
+def _rehearsal(record: RunRecord) -> Html | None:
+    if not record.rehearsal:
+        return None
+    return h(
+        "div",
+        h("strong", "Rehearsal"),
+        h("span", "An embedded world on this machine. No real system was read or written."),
+        cls="rehearsal",
+    )
+
+
+def _damage(record: RunRecord) -> Html | None:
+    if record.broken:
+        return h(
+            "p",
+            h("strong", "This record does not chain. "),
+            "A line of the journal was altered, removed or added after it was written, so nothing below can be ",
+            "trusted until it was compared with a backup. ",
+            record.broken,
+            cls="damage",
+            role="alert",
+        )
+    if record.torn:
+        return h(
+            "p",
+            "The journal's last line is torn, as a power cut or a kill leaves it; it is left out.",
+            cls="damage",
+        )
+    return None
+
+
+def _facts(record: RunRecord) -> Html:
+    site = "the embedded world (REHEARSAL)" if record.rehearsal else record.site
+    ended = record.finished or record.last_seen
+    until = clock(ended) + (f" on {day(ended)}" if day(ended) != day(record.started) else "")
+    facts = [
+        ("Site", site),
+        ("Mode", MODES.get(record.mode, record.mode)),
+        ("When", f"{day(record.started)}, {clock(record.started)} to {until} UTC"),
+        ("Took", span(record.wall_s) + ("" if record.finished else ", up to the last line of the journal")),
+        ("By", f"muster {record.version}" if record.version else "muster"),
+        ("Run", record.run),
+    ]
+    if record.fault:
+        facts.insert(2, ("Fault", ", ".join(record.fault) + " (asked for, to be watched)"))
+    return h(
+        "dl",
+        [
+            h("div", h("dt", name), h("dd", _timed(record, value) if name == "When" else value))
+            for name, value in facts
+        ],
+        cls="facts",
+    )
+
+
+def _timed(record: RunRecord, shown: str) -> Html:
+    return h("time", shown, datetime=stamp(record.started) or None)
+
+
+def _tally(record: RunRecord) -> Html:
+    """Five numbers. Triggerable and green are proven by samples, so they are counted, not scored."""
+    total = record.expected
+    return h(
+        "ul",
+        [_number(column, record.count(column), total, record) for column in COLUMNS],
+        cls="tally",
+        aria_label="The muster in numbers" if record.has_final_roll else "The muster before the first write",
+    )
+
+
+def _number(column: str, count: int, total: int, record: RunRecord) -> Html:
+    sampled = column in ("triggerable", "green")
+    complete = count == total and total > 0
+    red = sum(row.cells["green"].ok is False for row in record.roll) if column == "green" else 0
+    if not record.asked(column):
+        return _unasked(column, total, "not tried" if sampled else "not looked at")
+    tone = "good" if complete else "some" if sampled else "bad"
+    aside = h("span", plural(red, "red", "red"), cls="aside") if red else None
+    return h(
+        "li",
+        h("span", h("b", f"{count:,}"), h("span", f" of {total:,}", cls="of"), cls="num"),
+        h("span", column, cls="name"),
+        h("span", MEANINGS[column], cls="means"),
+        aside,
+        cls=tone,
+    )
+
+
+def _unasked(column: str, total: int, word: str) -> Html:
+    return h(
+        "li",
+        h("span", h("b", "\N{EN DASH}"), h("span", f" of {total:,}", cls="of"), cls="num"),
+        h("span", column, cls="name"),
+        h("span", word, cls="means"),
+        cls="none",
+    )

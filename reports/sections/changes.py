@@ -1,0 +1,192 @@
+"""What was changed: each write with before, after, evidence, what became of it, and how to undo it by hand."""
+
+from __future__ import annotations
+
+from reports.html_safety import Html, h
+from reports.record import Planned, RecordedChange, RunRecord
+from reports.words import brief, change_state, change_title, clock, full, plural
+
+
+def changes(record: RunRecord) -> Html:
+    planning = bool(record.planned) or (record.mode == "plan" and not record.changes)
+    return h(
+        "section",
+        h("h2", "What would be changed" if planning else "What was changed"),
+        _planned(record.planned) if planning else None,
+        _made(record) if record.changes or not planning else None,
+        [_diff(target, text) for target, text in record.diffs],
+        _generations(record),
+        id="changes",
+    )
+
+
+def _planned(planned: tuple[Planned, ...]) -> Html:
+    if not planned:
+        return h("p", h("strong", "Nothing."), " The system is as the roster wants it.", cls="nothing")
+    items = [
+        h(
+            "li",
+            h("div", h("b", change_title(one.kind)), " ", h("code", one.target), cls="head"),
+            h("div", _arrow(one.before, one.after), cls="arrow"),
+            h("p", one.why) if one.why else None,
+        )
+        for one in planned
+    ]
+    return h("ol", items, cls="planned")
+
+
+def _made(record: RunRecord) -> Html:
+    if not record.changes:
+        return h("p", h("strong", "Nothing."), " This run made no change.", cls="nothing")
+    undone = sum(change.undone for change in record.changes)
+    intro = plural(len(record.changes), "change") + ", each on disk before it was made"
+    return h(
+        "div",
+        h(
+            "p",
+            f"{intro}; {undone} undone." if undone else f"{intro}. Open one for its evidence and its undo.",
+            cls="hint",
+        ),
+        h("ol", [h("li", _change(change)) for change in record.changes], cls="changes"),
+    )
+
+
+def _change(change: RecordedChange) -> Html:
+    undo_failed = change.undo is not None and change.undo.result == "failed"
+    words, tone = change_state(change.state, undo_failed=undo_failed)
+    return h(
+        "details",
+        h(
+            "summary",
+            h("span", f"{change.id}", cls="id"),
+            h("time", clock(change.at)),
+            h("span", h("b", change_title(change.kind)), " ", h("code", change.target), cls="object"),
+            h("span", words, cls=f"state {tone}"),
+            h("span", _arrow(change.before, change.after), cls="arrow"),
+        ),
+        h("dl", _pairs(change)),
+        id=f"change-{change.id}",
+        cls="change",
+    )
+
+
+def _pairs(change: RecordedChange) -> list[Html]:
+    pairs: list[tuple[str, object]] = [
+        ("Before", _block(full(change.before))),
+        ("After", _block(full(change.after))),
+        ("Evidence", _block(full(change.evidence)) if change.evidence is not None else "none was recorded"),
+    ]
+    if change.error:
+        pairs.append(("Error", change.error))
+    pairs.append(("When", f"intended {clock(change.at)}, settled {clock(change.settled)} UTC"))
+    if change.undo:
+        at = f" at {clock(change.undo.at)} UTC" if change.undo.at else ""
+        why = f". {change.undo.why}" if change.undo.why else "."
+        pairs.append(("Undo", f"{change.undo.result}{at}{why}"))
+    pairs.append(("By hand", _block(change.by_hand or "nothing to do")))
+    return [h("div", h("dt", name), h("dd", value)) for name, value in pairs]
+
+
+def _block(value: str) -> Html:
+    return h("pre", h("code", value))
+
+
+def _arrow(before: object, after: object) -> list[object]:
+    """Before and after on one line; of two long lists only what came and what went."""
+    if isinstance(before, list) and isinstance(after, list):
+        came = [one for one in after if one not in before]
+        went = [one for one in before if one not in after]
+        sides = [("added", came), ("removed", went)]
+        said = [f"{word} {brief(ones)}" for word, ones in sides if ones]
+        return [
+            h(
+                "span",
+                f"{len(before)} → {len(after)}: {'; '.join(said) or 'the same, reordered'}",
+                cls="after",
+            )
+        ]
+    return [
+        h("span", "from ", cls="hidden-label"),
+        h("span", _cut(brief(before)), cls="before"),
+        h("span", " → ", aria_hidden="true", cls="to"),
+        h("span", "to ", cls="hidden-label"),
+        h("span", _cut(brief(after)), cls="after"),
+    ]
+
+
+def _cut(value: str, limit: int = 150) -> str:
+    """One line of the summary; the whole value stands below it."""
+    line = " ".join(value.split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def _diff(target: str, text: str) -> Html:
+    """A unified diff, one element a line: what came and went is marked by sign, colour and (read aloud) word."""
+    lines = text.splitlines()
+    rows = []
+    for number, line in enumerate(lines):
+        kind = {"+": "add", "-": "del", "@": "hunk"}.get(line[:1], "same")
+        if line.startswith(("+++ ", "--- ")):
+            kind = "file"
+        before, after = lines[number - 1 : number] or [""], lines[number + 1 : number + 2] or [""]
+        other = {"add": before[0], "del": after[0]}.get(kind, "")
+        rows.append(_diff_line(kind, line, other))
+    return h(
+        "figure",
+        h("figcaption", "Difference in ", h("code", target)),
+        h("pre", h("code", rows), tabindex="0", role="region", aria_label=f"Difference in {target}"),
+        cls="diff",
+    )
+
+
+def _diff_line(kind: str, line: str, other: str) -> Html:
+    """One line; where it replaces the line beside it, what is only in this one is marked: a poll set is long."""
+    tag = {"add": "ins", "del": "del"}.get(kind, "span")
+    if {line[:1], other[:1]} != {"+", "-"} or other.startswith(("+++ ", "--- ")):
+        return h(tag, line + "\n", cls=kind)
+    start = _same(line[1:], other[1:]) + 1
+    end = _same(line[start:][::-1], other[start:][::-1])
+    stop = len(line) - end
+    return h(
+        tag, line[:start], h("mark", line[start:stop]) if stop > start else None, line[stop:] + "\n", cls=kind
+    )
+
+
+def _same(one: str, other: str) -> int:
+    """With how many characters two texts begin alike."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((index for index, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def _generations(record: RunRecord) -> Html | None:
+    if not record.generations:
+        return None
+    before, after = record.generations
+    same = before.get("path") == after.get("path")
+    rows = [
+        h(
+            "tr",
+            h("th", name, scope="row"),
+            h("td", str(one.get("number", "?"))),
+            h("td", h("code", str(one.get("path", "?")))),
+        )
+        for name, one in (("before", before), ("after", after))
+    ]
+    return h(
+        "figure",
+        h("figcaption", "The host's generation", " (unchanged)" if same else ""),
+        h(
+            "div",
+            h(
+                "table",
+                h(
+                    "thead",
+                    h("tr", [h("th", name, scope="col") for name in ("Moment", "Number", "Store path")]),
+                ),
+                h("tbody", rows),
+                cls="plain",
+            ),
+            cls="scroll",
+        ),
+        cls="generations",
+    )

@@ -1,0 +1,38 @@
+"""The end of the page: what ran against what, what it cost, and how to check that nobody edited the record."""
+
+from __future__ import annotations
+
+from reports.html_safety import Html, h, link
+from reports.record import RunRecord
+from reports.words import plural
+
+
+def colophon(record: RunRecord) -> Html:
+    pairs: list[tuple[str, object]] = [(name, value) for name, value in record.parts.items()]
+    pairs += [(name.replace("_", " "), f"{count:,}") for name, count in record.requests.items()]
+    pairs += [(f"{name} address", link(url, url)) for name, url in record.urls.items()]
+    if record.pace is not None:
+        pairs.append(("pace", f"{record.pace:g}"))
+    return h(
+        "section",
+        h("h2", "About this record"),
+        h("dl", [h("div", h("dt", name), h("dd", value)) for name, value in pairs], cls="about")
+        if pairs
+        else None,
+        _notes(record),
+        h(
+            "p",
+            f"Made from {plural(record.lines, 'journal line')} and nothing else. Each line holds the hash of ",
+            "the one before it; the last one is ",
+            h("code", record.journal_head or "missing", cls="hash"),
+            ". All times are the machine's, in UTC.",
+            cls="hint",
+        ),
+        id="about",
+    )
+
+
+def _notes(record: RunRecord) -> Html | None:
+    if not record.notes:
+        return None
+    return h("div", h("h3", "Notes"), h("ul", [h("li", note) for note in record.notes]))

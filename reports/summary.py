@@ -1,0 +1,117 @@
+"""A run in numbers, for machines: ``summary.json``, schema 1, published beside this file as JSON Schema.
+
+The schema is a promise to whoever reads these files by program: keys are added, never renamed or removed, until
+the number changes.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from reports.record import RecordedChange, RollRow, RunRecord, Verdict, stamp
+
+SCHEMA = 1
+FILE_NAME = "summary.json"
+
+
+def summary(record: RunRecord) -> dict[str, Any]:
+    """The run as plain data that fits `schema`."""
+    latest = {verdict.recipe: verdict for verdict in record.verdicts}
+    return {
+        "schema": SCHEMA,
+        "run": record.run,
+        "site": record.site,
+        "mode": record.mode,
+        "rehearsal": record.rehearsal,
+        "version": record.version,
+        "started": stamp(record.started) or None,
+        "finished": stamp(record.finished) or None,
+        "wall_s": round(record.wall_s, 3),
+        "exit": record.exit,
+        "verdict": record.verdict,
+        "intact": not record.broken,
+        "expected": record.expected,
+        "mirrored": record.count("mirrored"),
+        "covered": record.count("covered"),
+        "polled": record.count("polled"),
+        "triggered": [row.recipe for row in record.roll if row.cells["triggerable"].ok is True],
+        "green": [row.recipe for row in record.roll if row.cells["green"].ok is True],
+        "recipes": {row.recipe: _recipe(row, latest.get(row.recipe)) for row in record.roll},
+        "changes": [_change(change) for change in record.changes],
+        "findings": [
+            {
+                "id": one.id,
+                "severity": one.severity,
+                "what": one.what,
+                "where": one.where,
+                "do": one.do,
+                "recipe": one.recipe,
+            }
+            for one in record.findings
+        ],
+        "planned": [
+            {"kind": one.kind, "target": one.target, "before": one.before, "after": one.after, "why": one.why}
+            for one in record.planned
+        ],
+        "regressions": [{"what": what, "recipe": recipe} for what, recipe in record.regressions],
+        "generations": {"before": dict(record.generations[0]), "after": dict(record.generations[1])}
+        if record.generations
+        else None,
+        "requests": dict(record.requests),
+        "phases": [
+            {
+                "phase": phase.number,
+                "name": phase.name,
+                "passed": phase.passed,
+                "failed": phase.failed,
+                "skipped": phase.skipped,
+                "wall_s": round(phase.wall_s, 3),
+                "ended": phase.ended is not None,
+            }
+            for phase in record.phases
+        ],
+    }
+
+
+def text(record: RunRecord) -> str:
+    """The file's text."""
+    return json.dumps(summary(record), ensure_ascii=False, indent=1) + "\n"
+
+
+@cache
+def schema() -> dict[str, Any]:
+    """The published JSON Schema."""
+    loaded: dict[str, Any] = json.loads(
+        Path(__file__).with_name("summary.schema.json").read_text(encoding="utf-8")
+    )
+    return loaded
+
+
+def _recipe(row: RollRow, verdict: Verdict | None) -> dict[str, Any]:
+    answers: dict[str, Any] = {column: cell.ok for column, cell in row.cells.items()}
+    return {
+        **answers,
+        "verdict_at": (stamp(verdict.verdict_at) or None) if verdict else None,
+        "build": verdict.build if verdict else None,
+        "green_since": row.cells["green"].since or None,
+        "known_red": dict(row.known_red) if row.known_red else None,
+        "newly_enrolled": row.newly_enrolled,
+    }
+
+
+def _change(change: RecordedChange) -> dict[str, Any]:
+    return {
+        "id": change.id,
+        "kind": change.kind,
+        "target": change.target,
+        "before": change.before,
+        "after": change.after,
+        "at": stamp(change.at) or None,
+        "result": change.result,
+        "undone": change.undone,
+        "undo": change.undo.result if change.undo else None,
+        "by_hand": change.by_hand,
+    }
