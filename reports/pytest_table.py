@@ -197,11 +197,12 @@ def _harmless(data: Mapping[str, Any]) -> Mapping[str, Any]:
     }
 
 
-def _plain(value: object) -> object:
+def _plain(value: object) -> str:
+    """An environment value on one line; of a map pytest-html's script makes a list that is not valid HTML."""
     if isinstance(value, Mapping):
-        return {text(key): _plain(one) for key, one in value.items()}
+        return ", ".join(f"{text(key)} {_plain(one)}" for key, one in value.items())
     if isinstance(value, list):
-        return [_plain(one) for one in value]
+        return ", ".join(map(_plain, value))
     return text(value)
 
 

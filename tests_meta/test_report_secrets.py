@@ -50,7 +50,7 @@ TESTS = """
         os.environ["PLANT_" + name] = value
 
     def test_url_query(): assert httpx.Request("GET", "https://h.example/x?token=" + T["url_query"]) == None
-    def test_url_userinfo(): raise RuntimeError("no clone of https://bot:" + T["url_userinfo"] + "@h.example/r.git")
+    def test_url_userinfo(): raise RuntimeError("no clone: https://bot:" + T["url_userinfo"] + "@h.example/r.git")
     def test_header(): assert {"Authorization": "token " + T["header"]} == {}
     def test_httpx_header():
         request = httpx.Request("GET", "https://h.example", headers={"X-Api-Key": T["httpx_header"]})
