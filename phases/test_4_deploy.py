@@ -26,6 +26,7 @@ def test_it_was_deployed_or_needed_nothing(deployment: Deployment, expect: Expec
 
 
 def test_the_checkout_is_the_committed_head(run: Run, deployment: Deployment, expect: Expectation) -> None:
+    expect.stands_on(deployment.problem)
     expect.applied(deployment.planned, "the checkout")
     expect.read("host")
     checkout = deployment.survey.demand_host().checkout
@@ -36,6 +37,7 @@ def test_the_checkout_is_the_committed_head(run: Run, deployment: Deployment, ex
 
 def test_the_configuration_is_this_hosts(run: Run, deployment: Deployment, expect: Expectation) -> None:
     """Once, this host was switched to another machine's configuration and came up in emergency mode."""
+    expect.stands_on(deployment.problem)
     expect.applied(not deployment.built and run.writer is None, "the evaluated configuration")
     host = run.site.host
     expect.equal(f"host name and root device of {host.flake_uri}", expected=(host.hostname, host.root_device),
@@ -43,6 +45,7 @@ def test_the_configuration_is_this_hosts(run: Run, deployment: Deployment, expec
 
 
 def test_the_running_system_is_the_built_one(run: Run, deployment: Deployment, expect: Expectation) -> None:
+    expect.stands_on(deployment.problem)
     expect.applied(not deployment.built and run.writer is None, "the built system")
     system = deployment.survey.demand_host().system
     expect.equal("the running system", expected=deployment.built, seen=system.running,
@@ -51,6 +54,7 @@ def test_the_running_system_is_the_built_one(run: Run, deployment: Deployment, e
 
 
 def test_the_bridge_runs(run: Run, deployment: Deployment, expect: Expectation) -> None:
+    expect.read("host")
     expect.applied(deployment.planned, "the new bridge")
     bridge = deployment.survey.demand_host().bridge
     expect.equal(f"the state of {run.site.bridge.service}", expected="running", seen=bridge.state,
@@ -61,6 +65,7 @@ def test_a_new_bridge_polls_the_new_set(
     run: Run, enrollment: Enrollment, deployment: Deployment, expect: Expectation
 ) -> None:
     """A changed environment means a new task; the image may stay the same."""
+    expect.stands_on(deployment.problem)
     expect.applied(deployment.planned, "the new task")
     before, now = run.baseline.demand_host().bridge, deployment.survey.demand_host().bridge
     if before.poll_set == enrollment.wanted.csv:
@@ -74,6 +79,7 @@ def test_three_poll_sets_are_one(
     run: Run, enrollment: Enrollment, deployment: Deployment, expect: Expectation
 ) -> None:
     """In git, in the host's checkout, and in the running task; only the last one means polled."""
+    expect.stands_on(deployment.problem)
     expect.applied(deployment.planned, "the deployed poll set")
     host = deployment.survey.demand_host()
     on_host = nix_edit.find(host.checkout_poll_file or b"{}", run.site.ccci.poll_variable).entries
@@ -83,15 +89,19 @@ def test_three_poll_sets_are_one(
 
 
 def test_it_is_polled(recipe: str, run: Run, deployment: Deployment, expect: Expectation) -> None:
+    expect.read("host")
     running = running_poll_set(deployment.survey) or PollSet(())
     entry = run.world.mirror(recipe)
     expect.applied(deployment.planned and entry not in running.entries, "the running poll set")
+    was = running_poll_set(run.baseline) or PollSet(())
+    expect.stands_on(deployment.problem if entry not in was.entries else None)
     expect.true("the environment of the running bridge", entry in running.entries, expected=f"polls {entry}",
                 seen=f"{len(running.entries)} repositories" + ("" if entry in running.entries else ", not this one"),
                 check=f"ssh {run.site.host.address} docker service inspect {run.site.bridge.service}")  # fmt: skip
 
 
 def test_no_unit_failed_that_had_not_failed_before(run: Run, deployment: Deployment, expect: Expectation) -> None:
+    expect.read("host")
     before, now = run.baseline.demand_host(), deployment.survey.demand_host()
     expect.nothing("newly failed units", sorted(now.failed_units - before.failed_units),
                    check=f"ssh {run.site.host.address} systemctl --failed")  # fmt: skip
@@ -99,17 +109,20 @@ def test_no_unit_failed_that_had_not_failed_before(run: Run, deployment: Deploym
 
 def test_no_alert_was_written(run: Run, deployment: Deployment, expect: Expectation) -> None:
     """A reconcile unit can exit 0 and still have failed; its alert file tells."""
+    expect.read("host")
     before, now = run.baseline.demand_host(), deployment.survey.demand_host()
     expect.nothing(f"new files in {run.site.host.alerts_dir}", sorted(now.alerts - before.alerts))
 
 
 def test_every_stack_is_complete(run: Run, deployment: Deployment, expect: Expectation) -> None:
+    expect.read("host")
     before, now = run.baseline.demand_host(), deployment.survey.demand_host()
     short = sorted(set(now.stacks_short) - set(before.stacks_short))
     expect.nothing("services that lost a replica", [f"{name} {now.stacks_short[name]}" for name in short])
 
 
 def test_the_hosts_own_revert_is_disarmed(deployment: Deployment, expect: Expectation) -> None:
+    expect.read("host")
     expect.nothing("units of muster on the host", sorted(deployment.survey.demand_host().own_units))
 
 

@@ -86,7 +86,9 @@ def link(url: str, label: object) -> Html:
     """A link that tells the other side nothing about this page; plain text where the URL is not harmless."""
     if safe_url(url) != url or not url.startswith(("http://", "https://")):
         return text(label)
-    return h("a", label, href=url, rel="noreferrer noopener")
+    # Printed, a link is followed by its address, unless the address is what it says already.
+    itself = str(label) in (url, url.split("://", 1)[1])
+    return h("a", label, href=url, rel="noreferrer noopener", cls="self" if itself else None)
 
 
 def _child(child: object) -> str:

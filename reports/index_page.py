@@ -93,7 +93,7 @@ def _strip(recipe: str, its: list[Night], shown: list[Night]) -> Html:
         h(
             "rect",
             x=index * 9,
-            y=2 if verdict is not False else 8,
+            y={True: 2, False: 8, None: 17}[verdict],
             width=7,
             height=18 if verdict is True else 12 if verdict is False else 3,
             cls={True: "g", False: "r", None: "o"}[verdict],
@@ -104,7 +104,7 @@ def _strip(recipe: str, its: list[Night], shown: list[Night]) -> Html:
     return h(
         "tr",
         h("th", recipe, scope="row"),
-        h("td", h("b", word), cls=tone),
+        h("td", word, cls=tone),
         h("td", day(since) if since else ""),
         h(
             "td",

@@ -232,13 +232,9 @@ def _with_verdict(cells: dict[str, Cell], verdict: Verdict | None) -> dict[str, 
         return cells
     at = stamp(verdict.verdict_at)
     build = str(verdict.build) if verdict.build is not None else ""
-    asked = {
-        "build": build,
-        "build_url": verdict.build_url,
-        "comment_url": verdict.comment_url,
-        "why": verdict.why,
-    }
-    told = {**asked, "at": at, "head": verdict.head, "suite_commit": verdict.suite_commit}
+    built = {"build": build, "build_url": verdict.build_url}
+    asked = {**built, "comment_url": verdict.comment_url, "why": "" if verdict.triggerable else verdict.why}
+    told = {**built, "why": verdict.why, "at": at, "head": verdict.head, "suite_commit": verdict.suite_commit}
     if verdict.tests:
         told["tests"] = ", ".join(f"{name} {status}" for name, status in verdict.tests)
     merged = dict(cells)

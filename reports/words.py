@@ -106,7 +106,7 @@ def lede(record: RunRecord) -> str:
         state = f"{_and(short)}" + (f"; all {total} {_and(full)}." if full else ".")
     else:
         state = f"All {total} recipes are mirrored, covered and polled."
-    when = "" if record.has_final_roll else "Before the first write: "
+    when = "" if record.has_final_roll or record.mode == "plan" else "Before the first write: "
     return f"{when}{state} {_changes_said(record)}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import secrets
 import shutil
@@ -25,6 +26,8 @@ PACKAGE = Path(str(fixtures.rehearsal.__file__)).parent
 ROOT = PACKAGE.parents[1]
 T = TypeVar("T")
 ORG = "recipe-maintainers"
+# A REF that no mirror has: its build clones, fails to fetch, and is red in a tenth of a second.
+NO_SUCH_COMMIT = "f" * 40
 MEMBER_SCOPES = "write:repository,write:issue,read:organization,read:user"
 
 
@@ -69,6 +72,16 @@ def git(bare: Path, *arguments: str, given: bytes = b"") -> str:
     return done.stdout.decode().strip()
 
 
+def functional_tests(recipe: str) -> set[str]:
+    """The functional tests that a recipe's files hold, read without running them, as results name them."""
+    found = set()
+    for path in (PACKAGE / "ccci" / "tests" / recipe / "functional").glob("test_*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                found.add(f"functional/{path.name}::{node.name}")
+    return found
+
+
 def ccci_tree() -> dict[str, str | Path]:
     """The cc-ci repository as the rehearsal seeds it."""
     base = PACKAGE / "ccci"
@@ -87,14 +100,14 @@ class World:
 
     def start(self, part: str) -> None:
         """Start one of the world's processes and wait for its READY."""
-        log = (self.settings.root / f"{part}.log").open("a")
-        process = subprocess.Popen(
-            [sys.executable, "-m", f"fixtures.rehearsal.{part}", str(self.settings.root)],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        )
+        with (self.settings.root / f"{part}.log").open("a") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", f"fixtures.rehearsal.{part}", str(self.settings.root)],
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
         self.processes[part] = process
         assert process.stdout is not None
         line = process.stdout.readline()

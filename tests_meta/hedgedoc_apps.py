@@ -61,13 +61,14 @@ class Servers:
         finally:
             self._run(runner.cleanup())
 
-    def status(self, domain: str, path: str) -> int:
-        """The status that `https://{domain}{path}` answers with."""
+    def get(self, domain: str, path: str) -> tuple[int, bytes]:
+        """The status and the body that `https://{domain}{path}` answers with."""
         context = ssl.create_default_context(cafile=str(self.files.ca))
         connection = http.client.HTTPSConnection(domain, timeout=5, context=context)
         try:
             connection.request("GET", path)
-            return connection.getresponse().status
+            answer = connection.getresponse()
+            return answer.status, answer.read()
         finally:
             connection.close()
 

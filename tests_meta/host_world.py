@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import pwd
 import secrets
 import shutil
 import socket
@@ -73,10 +74,11 @@ class HostWorld:
             ci_port=free_port(),
             dashboard_port=free_port(),
             ssh_port=free_port(),
-            **{
-                f"{name}_token": secrets.token_hex(20)
-                for name in ("operator", "bridge", "drone_forge", "checkout", "drone")
-            },
+            operator_token=secrets.token_hex(20),
+            bridge_token=secrets.token_hex(20),
+            drone_forge_token=secrets.token_hex(20),
+            checkout_token=secrets.token_hex(20),
+            drone_token=secrets.token_hex(20),
             ssh=ssh,
             nix=nix,
         )
@@ -159,15 +161,15 @@ class HostWorld:
         self._forge.wait(20)
 
     def left_over(self) -> list[str]:
-        """Commands that name the host's folder and still run, without the forge's."""
+        """Commands that still run and have the host's folder in their arguments or their environment."""
         found = []
-        for place in Path("/proc").glob("[0-9]*/cmdline"):
+        for place in Path("/proc").glob("[0-9]*"):
             try:
-                words = place.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                words, environment = ((place / name).read_bytes() for name in ("cmdline", "environ"))
             except OSError:
                 continue
-            if str(self.settings.host_dir) in words:
-                found.append(words)
+            if str(self.settings.host_dir).encode() in words + environment:
+                found.append(words.replace(b"\0", b" ").decode(errors="replace"))
         return found
 
     # -- ssh ---------------------------------------------------------------------------------------------
@@ -183,7 +185,7 @@ class HostWorld:
             "127.0.0.1",
             port=self.settings.ssh_port,
             sock=link,
-            username=os.environ.get("USER", "root"),
+            username=pwd.getpwuid(os.geteuid()).pw_name,
             key_filename=str(self.settings.secrets_dir / "id_ed25519"),
             allow_agent=False,
             look_for_keys=False,
@@ -216,17 +218,17 @@ class HostWorld:
             return False
         return True
 
-    def until(self, script: str, wanted: str, *, limit_s: float = 15.0) -> None:
+    def until(self, script: str, wanted: str, *, limit_s: float = 30.0) -> None:
         """Repeat `script` until it prints `wanted`."""
         until(lambda: self.run(script).out.strip() == wanted, f"{script} to print {wanted}", limit_s=limit_s)
 
 
-def until(holds: Callable[[], bool], what: str, *, limit_s: float = 15.0) -> None:
+def until(holds: Callable[[], bool], what: str, *, limit_s: float = 30.0) -> None:
     """Look again until it holds."""
     deadline, pause = time.monotonic() + limit_s, threading.Event()
     while not holds():
         assert time.monotonic() < deadline, f"{what}: not within {limit_s} s"
-        pause.wait(0.03)
+        pause.wait(0.1)
 
 
 def execute(client: paramiko.SSHClient, script: str, *, given: bytes = b"", limit_s: float = 30.0) -> Answer:

@@ -211,7 +211,7 @@ def test_a_new_repository_is_empty(forge: ForgeUnderTest) -> None:
 
 
 def test_an_empty_repository_answers_oddly(forge: ForgeUnderTest) -> None:
-    """No branches is null, no commits 409, no tree 400, no contents and no branch 404."""
+    """No branches is null, no commits 409, no tree 400; contents, branch and even the list of pulls 404."""
     remote, bot = forge.new_repo(), forge.api()
     branches = bot.get(remote.api + "/branches")
     assert (branches.status_code, branches.json(), branches.headers["X-Total-Count"]) == (200, None, "0")
@@ -223,7 +223,7 @@ def test_an_empty_repository_answers_oddly(forge: ForgeUnderTest) -> None:
     assert bot.get(remote.api + "/branches/main").status_code == 404
     assert bot.get(remote.api + "/raw/a").status_code == 404
     assert bot.post(remote.api + "/branches", json={"new_branch_name": "x"}).status_code == 404
-    assert bot.get(remote.api + "/pulls").json() == []
+    assert bot.get(remote.api + "/pulls").status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -356,12 +356,13 @@ def test_pages_are_cut_to_fifty(forge: ForgeUnderTest) -> None:
         body = {"state": "success", "context": f"c{number}"}
         assert forge.api().post(path, json=body).status_code == 201
     for limit, shown in (("100", 50), ("0", 30), ("x", 30), ("7", 7)):
-        page = forge.api().get(path, params={"limit": limit})
+        page = forge.api().get(path, params={"limit": limit, "page": 1})
         assert len(page.json()) == shown, limit
         assert page.headers["X-Total-Count"] == "52", limit
     assert len(forge.api().get(path, params={"limit": 50, "page": 2}).json()) == 2
     beyond = forge.api().get(path, params={"limit": 50, "page": 9})
     assert (beyond.status_code, beyond.json()) == (200, [])
+    assert len(forge.api().get(path, params={"limit": 7}).json()) == 52, "statuses alone ignore it without page"
 
 
 def test_link_headers_name_the_neighbours(forge: ForgeUnderTest) -> None:
@@ -372,6 +373,7 @@ def test_link_headers_name_the_neighbours(forge: ForgeUnderTest) -> None:
     path = remote.api + "/branches"
     base = f"{forge.url}/api/v1{path}?limit=2&page="
     first = forge.api().get(path, params={"limit": 2})
+    assert len(first.json()) == 2
     assert first.headers["Link"] == f'<{base}2>; rel="next",<{base}3>; rel="last"'
     middle = forge.api().get(path, params={"limit": 2, "page": 2})
     assert middle.headers["Link"] == (

@@ -279,5 +279,5 @@ def test_statuses_are_in_time_of_the_server(forge: ForgeUnderTest) -> None:
     forge.new_pull(remote, {"b": "1"})
     comment = forge.api().post(remote.api + "/issues/1/comments", json={"body": "x"}).json()
     status = forge.api().post(remote.api + "/statuses/main", json={"state": "success"}).json()
-    assert status["context"] == "default"
+    assert status["context"] == ""
     assert datetime.fromisoformat(status["created_at"]) >= datetime.fromisoformat(comment["created_at"])

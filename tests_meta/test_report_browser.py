@@ -318,7 +318,8 @@ def test_print_has_all_rows(samples: dict[str, Path], open_page: Open, tmp_path:
 
 
 _UNPRINTED = """all => all.filter(one => [...one.children].some(
-    child => child.tagName !== 'SUMMARY' && !child.checkVisibility({contentVisibilityAuto: true, visibilityProperty: true})
+    child => child.tagName !== "SUMMARY" &&
+        !child.checkVisibility({contentVisibilityAuto: true, visibilityProperty: true})
 )).map(one => one.textContent.slice(0, 60))"""
 
 

@@ -15,6 +15,7 @@ from reports.html_safety import Html, h
 from reports.record import PHASES, Assertion, RunRecord
 from reports.words import plural, short, span
 
+# What stands for the recipe in a sentence that is said once for all of them.
 SLOT = "RECIPE"
 _TONES = {"passed": "y", "failed": "n", "error": "n", "skipped": "u"}
 # A list of failures longer than this is a list nobody reads in full; the rest keeps its line in the table.
@@ -113,26 +114,24 @@ def _open_form(value: str, recipe: str | None) -> str:
 def _group(group: Group) -> Html:
     single = len(group.members) == 1
     one = group.members[0]
-    title = group.title.replace(SLOT, one.recipe or SLOT) if single else group.title
-    shared = [
-        h("div", h("dt", name), h("dd", h("code", value) if name == "check" else value))
-        for name, value in ((n, v.replace(SLOT, one.recipe or SLOT) if single else v) for n, v in group.shared)
-    ]
+    name = one.recipe or SLOT if single else SLOT
+    title = group.title.replace(SLOT, name)
+    facts = {key: value.replace(SLOT, name) for key, value in group.shared}
+    if facts.get("what") == title:
+        del facts["what"]
+    if single and (one.seen or one.message):
+        facts["seen"] = short(one.seen or one.message)
+    said = [(key, facts[key]) for key in ("what", "expected", "seen") if key in facts]
+    pairs = [h("div", h("dt", key), h("dd", value, cls="said")) for key, value in said]
+    if "check" in facts:
+        pairs.append(h("div", h("dt", "again"), h("dd", h("code", facts["check"]))))
+    pairs.append(h("div", h("dt", "test"), h("dd", h("code", one.nodeid if single else one.test))))
+    dot = h("span", cls=f"dot {_worst(group)}", aria_hidden="true")
     return h(
         "div",
-        h(
-            "h4",
-            h("span", cls=f"dot {_worst(group)}", aria_hidden="true"),
-            title,
-            h("span", _tally(group), cls="n-of"),
-        ),
-        h(
-            "dl",
-            shared,
-            h("div", h("dt", "test"), h("dd", h("code", one.nodeid if single else one.test))),
-            cls="shared",
-        ),
-        _single(one) if single else _table(group),
+        h("h4", dot, title, h("span", _tally(group), cls="n-of")),
+        h("dl", pairs, cls="shared"),
+        None if single else _table(group),
         cls="group",
     )
 
@@ -149,11 +148,6 @@ def _tally(group: Group) -> str:
         if len(group.members) == 1
         else f"{passed:,} of {len(group.members):,} passed"
     )
-
-
-def _single(one: Assertion) -> Html | None:
-    said = one.seen or one.message
-    return h("dl", h("div", h("dt", "seen"), h("dd", short(said), cls="said")), cls="shared") if said else None
 
 
 def _table(group: Group) -> Html:

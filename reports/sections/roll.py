@@ -26,7 +26,8 @@ MANY = 60
 
 
 def roll(record: RunRecord) -> Html:
-    title = "Muster roll" if record.has_final_roll else "Muster roll, as read before the first write"
+    final = record.has_final_roll or record.mode == "plan"
+    title = "Muster roll" if final else "Muster roll, as read before the first write"
     return h(
         "section",
         h("h2", title),

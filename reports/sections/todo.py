@@ -40,6 +40,10 @@ def tasks(record: RunRecord) -> tuple[Task, ...]:
     ]
     if record.interrupted:
         derived.append(_settle(record))
+    if record.planned:
+        what = f"{plural(len(record.planned), 'change is', 'changes are')} pending; nothing was written."
+        do = "Read them under Changes; to make them, run the same command without `--plan`."
+        derived.append(Task("warning", what, "", do, "", "planned"))
     derived += _unexplained(record)
     found = [Task(one.severity, one.what, one.where, one.do, "", one.id) for one in record.findings]
     order = {"action": 0, "warning": 1, "info": 2}

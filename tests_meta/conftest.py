@@ -1,0 +1,62 @@
+"""What the tests share: one station for worlds, the stories that were run there, and the rule about skips."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests_meta.rehearsals import Station
+from tests_meta.stories import Story, tell
+
+ALLOWED_SKIPS = Path(__file__).with_name("allowed_skips.txt")
+
+
+@pytest.fixture(scope="session")
+def station(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Station]:
+    """The place for this session's worlds."""
+    made = Station(tmp_path_factory.mktemp("station"))
+    yield made
+    made.clear()
+
+
+@pytest.fixture(scope="session")
+def story(station: Station) -> Story:
+    """Plan, apply, apply again and health, one after the other in one world; told once."""
+    return tell(station)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Skips(), "muster-skips")
+
+
+class Skips:
+    """On CI, a skip that nobody agreed to is a failure: nothing checked must never look like nothing wrong."""
+
+    def __init__(self) -> None:
+        lines = (line.strip() for line in ALLOWED_SKIPS.read_text().splitlines())
+        self._allowed = tuple(line for line in lines if line and not line.startswith("#"))
+        self._unlisted: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.skipped and not hasattr(report, "wasxfail"):
+            self._note(report)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.skipped:
+            self._note(report)
+
+    def _note(self, report: pytest.TestReport | pytest.CollectReport) -> None:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if not reason.removeprefix("Skipped: ").startswith(self._allowed):
+            self._unlisted.append(f"{report.nodeid}: {reason}")
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self._unlisted and os.environ.get("CI") == "true" and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        for line in self._unlisted:
+            terminalreporter.write_line(f"skipped for a reason that is not in {ALLOWED_SKIPS.name}: {line}")
