@@ -174,7 +174,11 @@ def _from(folder: Path, told: Mapping[str, Any]) -> Night:
         verdict=str(told.get("verdict") or INTERRUPTED),
         exit=told.get("exit"),
         expected=int(told.get("expected") or 0),
-        counts={name: int(told.get(name) or 0) for name in ("mirrored", "covered", "polled")},
+        counts={
+            name: int(told.get(name) or 0)
+            for name in ("mirrored", "covered", "polled")
+            if any(answers.get(name) is not None for answers in recipes.values())
+        },
         green={name: answers.get("green") for name, answers in recipes.items()},
         known_red=frozenset(name for name, answers in recipes.items() if answers.get("known_red")),
         changes=tuple(f"{one.get('kind')} {one.get('target')}" for one in told.get("changes") or ()),

@@ -148,7 +148,7 @@ def _row(night: Night, root: Path) -> Html:
         h("td", h("span", word.glyph, aria_hidden="true"), " ", word.headline, cls=f"v {word.tone}"),
         h("td", night.mode),
         h("td", span(night.wall_s), cls="num"),
-        h("td", counts),
+        h("td", counts or "not called"),
         h("td", _changed(night)),
         h("td", _found(night)),
     )

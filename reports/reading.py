@@ -315,11 +315,12 @@ def _wait(line: Mapping[str, Any]) -> Wait:
 
 def _planned(line: Mapping[str, Any]) -> Planned:
     return Planned(
-        _text(line.get("kind")),
-        _text(line.get("target")),
-        line.get("before"),
-        line.get("after"),
-        _text(line.get("why")),
+        kind=_text(line.get("kind")),
+        target=_text(line.get("target")),
+        before=line.get("before"),
+        after=line.get("after"),
+        why=_text(line.get("why")) or _text(line.get("detail")),
+        certainty=_text(line.get("certainty")),
     )
 
 

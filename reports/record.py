@@ -99,13 +99,14 @@ class RecordedChange:
 
 @dataclass(frozen=True)
 class Planned:
-    """One change that a read-only run would have made."""
+    """One change that a read-only run would have made; `certainty` is how sure that is, in the run's own word."""
 
     kind: str
     target: str
     before: Any
     after: Any
     why: str
+    certainty: str
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,14 @@ def summary(record: RunRecord) -> dict[str, Any]:
             for one in record.findings
         ],
         "planned": [
-            {"kind": one.kind, "target": one.target, "before": one.before, "after": one.after, "why": one.why}
+            {
+                "kind": one.kind,
+                "target": one.target,
+                "before": one.before,
+                "after": one.after,
+                "why": one.why,
+                "certainty": one.certainty,
+            }
             for one in record.planned
         ],
         "regressions": [{"what": what, "recipe": recipe} for what, recipe in record.regressions],

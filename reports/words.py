@@ -16,6 +16,8 @@ from typing import Any
 from reports.record import RunRecord
 
 _SHA = re.compile(r"\b[0-9a-f]{40}\b|\b[0-9a-f]{64}\b")
+# git's name for "no commit": the old side of a branch that is made, the new side of one that is deleted.
+_NO_COMMIT = "0" * 40
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ CHANGE_TITLES: Mapping[str, str] = {
     "disarm-revert": "Disarm the host's own revert",
     "switch": "Switch the host",
     "scratch-pull": "Open a scratch pull request",
+    "testme-comment": "Comment !testme",
     "comment": "Comment !testme",
 }
 
@@ -113,7 +116,7 @@ def lede(record: RunRecord) -> str:
 def _changes_said(record: RunRecord) -> str:
     if record.mode == "plan" or record.planned:
         return f"{plural(len(record.planned), 'change')} would be made."
-    made = [change for change in record.changes if change.result != "failed"]
+    made = [change for change in record.changes if change.result != "failed" or change.undone]
     if not made:
         return "No change was made."
     undone = sum(change.undone for change in made)
@@ -155,7 +158,7 @@ def day(at: datetime | None) -> str:
 
 def short(value: str) -> str:
     """The text with every full commit hash cut to twelve digits."""
-    return _SHA.sub(lambda found: found.group()[:12], value)
+    return _SHA.sub(lambda found: found.group()[:12] if found.group() != _NO_COMMIT else "nothing", value)
 
 
 def brief(value: Any) -> str:

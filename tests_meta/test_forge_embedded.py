@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -192,6 +193,29 @@ def test_git_can_be_broken_too(own: ForgeUnderTest, tmp_path: Path) -> None:
     assert own.api().get(remote.api + "/branches/main").json()["commit"]["id"] == head
     fault(own, method="GET", path="info/refs$", action="status:503")
     assert "503" in clone.attempt("fetch", "origin").stderr
+
+
+def test_a_push_that_breaks_off_harms_nobody(server: EmbeddedForge, own: ForgeUnderTest) -> None:
+    """A client that goes away in the middle of a push leaves the repository as it was and the forge alive."""
+    remote = own.new_repo({"a": "1"})
+    before = remote.head()
+    login = httpx.BasicAuth("anybody", server.tokens["operator"])._auth_header
+    head = (
+        f"POST /{ORG}/{remote.name}.git/git-receive-pack HTTP/1.1\r\nHost: x\r\nAuthorization: {login}\r\n"
+        "Content-Type: application/x-git-receive-pack-request\r\nContent-Length: 100000\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", server.settings.forge_port)) as connection:
+        connection.sendall(head.encode() + b"0094" + before.encode())
+    own.until(
+        lambda: [
+            line
+            for line in request_log(server.settings)
+            if remote.name in line["path"] and line["method"] == "POST" and "receive" in line["path"]
+        ],
+        "the end of the broken push",
+    )
+    assert remote.head() == before
+    own.write(remote, {"b": "1"})
 
 
 def test_requests_are_logged_without_tokens(server: EmbeddedForge, own: ForgeUnderTest) -> None:

@@ -119,8 +119,9 @@ def on(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[d
                 domain, ca=servers.files.ca, report=tmp_path_factory.mktemp("report") / "junit.xml"
             )
 
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        yield {name: pool.submit(run, options) for name, options in SCENARIOS.items()}
+    pool = ThreadPoolExecutor(max_workers=4)
+    yield {name: pool.submit(run, options) for name, options in SCENARIOS.items()}
+    pool.shutdown(cancel_futures=True)
 
 
 @pytest.fixture(scope="module")

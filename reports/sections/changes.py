@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reports.html_safety import Html, h
 from reports.record import Planned, RecordedChange, RunRecord
-from reports.words import brief, change_state, change_title, clock, full, plural
+from reports.words import brief, change_state, change_title, clock, full, plural, short
 
 
 def changes(record: RunRecord) -> Html:
@@ -27,8 +27,9 @@ def _planned(planned: tuple[Planned, ...]) -> Html:
         h(
             "li",
             h("div", h("b", change_title(one.kind)), " ", h("code", one.target), cls="head"),
-            h("div", _arrow(one.before, one.after), cls="arrow"),
-            h("p", one.why) if one.why else None,
+            h("div", _arrow(one.before, one.after), cls="arrow") if one.before != one.after else None,
+            h("div", short(one.why), cls="why") if one.why else None,
+            h("div", one.certainty, cls="why") if one.certainty not in ("", "change") else None,
         )
         for one in planned
     ]

@@ -105,7 +105,8 @@ def _unexplained(record: RunRecord) -> list[Task]:
     rest = [one for one in failed if not one.recipe or one.recipe not in named]
     if failed and (rest or not named):
         said = f"{plural(len(failed), 'assertion does', 'assertions do')} not hold; the first: {failed[0].title}."
-        do = "See what was expected and what was seen under Every assertion; this shows it again:"
+        do = "See what was expected and what was seen under Every assertion"
+        do += "; this shows it again:" if failed[0].check else "."
         return [Task("warning", said, failed[0].where or failed[0].nodeid, do, failed[0].check, "failed")]
     bad = verdict_word(record.verdict).tone in ("bad", "warn") or record.exit not in (0, 10, None)
     urgent = any(one.severity != "info" for one in record.findings)
