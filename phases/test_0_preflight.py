@@ -21,50 +21,80 @@ pytestmark = pytest.mark.dependency(scope="session")
 
 def test_the_forge_answers(run: Run, expect: Expectation) -> None:
     expect.read("forge")
-    expect.true("the forge", bool(run.baseline.forge_version), expected="a version", seen=run.baseline.forge_version,
-                check=f"curl -s {run.site.forge.url}/api/v1/version")  # fmt: skip
+    expect.true(
+        "the forge",
+        bool(run.baseline.forge_version),
+        expected="a version",
+        seen=run.baseline.forge_version,
+        check=f"curl -s {run.site.forge.url}/api/v1/version",
+    )
 
 
 def test_the_token_is_the_bots(run: Run, expect: Expectation) -> None:
     expect.read("forge account")
-    expect.equal("the account that the forge's token belongs to", expected=run.site.forge.bot,
-                 seen=run.baseline.account, check=f"GET {run.site.forge.url}/api/v1/user")  # fmt: skip
+    expect.equal(
+        "the account that the forge's token belongs to",
+        expected=run.site.forge.bot,
+        seen=run.baseline.account,
+        check=f"GET {run.site.forge.url}/api/v1/user",
+    )
 
 
 def test_the_token_has_the_scope(scope: str, preflight: Preflight, expect: Expectation) -> None:
     if scope == "read:user":
         expect.read("forge account")
-        expect.true("the scope read:user", bool(preflight.survey.account), expected="granted",
-                    seen=preflight.survey.account)  # fmt: skip
+        expect.true(
+            "the scope read:user",
+            bool(preflight.survey.account),
+            expected="granted",
+            seen=preflight.survey.account,
+        )
         return
     expect.applied(preflight.missing_scopes is None, "write scopes are only asked for by a run that writes")
     missing = preflight.missing_scopes or ()
-    expect.true(f"the scope {scope}", scope not in missing, expected="granted",
-                seen="missing" if scope in missing else "granted",
-                check="the token's page in the bot's settings on the forge")  # fmt: skip
+    expect.true(
+        f"the scope {scope}",
+        scope not in missing,
+        expected="granted",
+        seen="missing" if scope in missing else "granted",
+        check="the token's page in the bot's settings on the forge",
+    )
 
 
 def test_the_organisation_can_be_read(run: Run, expect: Expectation) -> None:
     expect.read("organisation")
     expect.read("pull requests")
     expect.read("cc-ci")
-    expect.true(f"repositories of {run.site.forge.org}", bool(run.baseline.repositories), expected="at least one",
-                seen=len(run.baseline.repositories))  # fmt: skip
+    expect.true(
+        f"repositories of {run.site.forge.org}",
+        bool(run.baseline.repositories),
+        expected="at least one",
+        seen=len(run.baseline.repositories),
+    )
 
 
 def test_drone_knows_us(run: Run, expect: Expectation) -> None:
     expect.read("drone account")
     expect.read("drone")
-    expect.true("the account of Drone's token", bool(run.baseline.drone_account), expected="an account, not a guest",
-                seen=run.baseline.drone_account, check=f"GET {run.site.drone.url}/api/user")  # fmt: skip
+    expect.true(
+        "the account of Drone's token",
+        bool(run.baseline.drone_account),
+        expected="an account, not a guest",
+        seen=run.baseline.drone_account,
+        check=f"GET {run.site.drone.url}/api/user",
+    )
 
 
 @pytest.mark.parametrize("mark", ["machine_id", "hostname", "root_device"])
 def test_the_host_is_the_one_that_was_meant(mark: str, run: Run, expect: Expectation) -> None:
     expect.read("host")
     seen = run.baseline.demand_host().identity
-    expect.equal(f"the host's {mark.replace('_', ' ')}", expected=getattr(wanted_identity(run), mark),
-                 seen=getattr(seen, mark), check=f"ssh {run.site.host.address} hostname")  # fmt: skip
+    expect.equal(
+        f"the host's {mark.replace('_', ' ')}",
+        expected=getattr(wanted_identity(run), mark),
+        seen=getattr(seen, mark),
+        check=f"ssh {run.site.host.address} hostname",
+    )
 
 
 @pytest.mark.parametrize("server", ["forge", "drone", "host"])
@@ -76,8 +106,12 @@ def test_its_clock_agrees_with_ours(server: str, run: Run, expect: Expectation) 
         "host": host.clock_skew_s if host else 0.0,
     }
     limit_s = run.site.limits.clock_skew_s
-    expect.true(f"the clock of the {server}", abs(skews[server]) <= limit_s, expected=f"within {limit_s:g} s of ours",
-                seen=f"{skews[server]:+.1f} s")  # fmt: skip
+    expect.true(
+        f"the clock of the {server}",
+        abs(skews[server]) <= limit_s,
+        expected=f"within {limit_s:g} s of ours",
+        seen=f"{skews[server]:+.1f} s",
+    )
 
 
 def test_upstream_has_the_recipe(recipe: str, run: Run, preflight: Preflight, expect: Expectation) -> None:
@@ -85,31 +119,51 @@ def test_upstream_has_the_recipe(recipe: str, run: Run, preflight: Preflight, ex
     expect.read(f"upstream {recipe}")
     refs = run.baseline.upstreams.get(recipe)
     url = f"{run.site.upstream.url}/{run.site.upstream.owner}/{recipe}.git"
-    expect.true(f"{MAIN} of {url}", refs is not None and MAIN in refs.branches, expected="a commit",
-                seen=(refs.branches.get(MAIN) or f"no {MAIN}, but {sorted(refs.branches)}") if refs else "no repository",
-                check=f"git ls-remote {url} refs/heads/{MAIN}")  # fmt: skip
+    expect.true(
+        f"{MAIN} of {url}",
+        refs is not None and MAIN in refs.branches,
+        expected="a commit",
+        seen=(refs.branches.get(MAIN) or f"no {MAIN}, but {sorted(refs.branches)}") if refs else "no repository",
+        check=f"git ls-remote {url} refs/heads/{MAIN}",
+    )
     fetched = preflight.fetched.get(recipe)
     if isinstance(fetched, MusterError):
         expect.no_problem(fetched)
     elif fetched is not None:
-        expect.equal(f"exit status of abra recipe fetch {recipe} on the host", expected=0, seen=fetched.exit_status,
-                     check=f"ssh {run.site.host.address} ABRA_DIR=$(mktemp -d) abra recipe fetch {recipe} -n")  # fmt: skip
+        expect.equal(
+            f"exit status of abra recipe fetch {recipe} on the host",
+            expected=0,
+            seen=fetched.exit_status,
+            check=f"ssh {run.site.host.address} ABRA_DIR=$(mktemp -d) abra recipe fetch {recipe} -n",
+        )
 
 
 def test_there_is_something_to_come_back_to(run: Run, expect: Expectation) -> None:
     """The baseline holds the poll set, the running system and the bridge's task."""
     expect.read("host")
     host = run.baseline.demand_host()
-    expect.true("the bridge in the baseline", bool(host.bridge.task_id), expected="a task with a poll set",
-                seen=f"{host.bridge.state} {host.bridge.task_id}")  # fmt: skip
-    expect.true("the running system and the generation", bool(host.system.running), expected="a store path",
-                seen=f"generation {host.system.profile.number}, {host.system.running}")  # fmt: skip
+    expect.true(
+        "the bridge in the baseline",
+        bool(host.bridge.task_id),
+        expected="a task with a poll set",
+        seen=f"{host.bridge.state} {host.bridge.task_id}",
+    )
+    expect.true(
+        "the running system and the generation",
+        bool(host.system.running),
+        expected="a store path",
+        seen=f"generation {host.system.profile.number}, {host.system.running}",
+    )
 
 
 def test_nothing_was_written(run: Run, preflight: Preflight, expect: Expectation) -> None:
     expect.equal("what a write would have left on the host", expected=preflight.before, seen=preflight.after)
-    expect.equal("changes in the journal", expected=0, seen=len(run.journal.changes()),
-                 check=f"python -m fixtures.journal show {run.folder}")  # fmt: skip
+    expect.equal(
+        "changes in the journal",
+        expected=0,
+        seen=len(run.journal.changes()),
+        check=f"python -m fixtures.journal show {run.folder}",
+    )
 
 
 @pytest.mark.dependency(name="phase 0", scope="session")

@@ -25,15 +25,23 @@ def test_it_exists(recipe: str, run: Run, mirrors: Mirrors, expect: Expectation)
     expect.applied(mirrors[recipe].planned, "the mirror")
     url = f"{run.site.forge.url}/api/v1/repos/{run.world.mirror(recipe)}"
     seen = mirrors.survey.repositories.get(recipe)
-    expect.equal("the mirror", expected=run.world.mirror(recipe), seen=seen.full_name if seen else "missing",
-                 check=f"GET {url}")  # fmt: skip
+    expect.equal(
+        "the mirror",
+        expected=run.world.mirror(recipe),
+        seen=seen.full_name if seen else "missing",
+        check=f"GET {url}",
+    )
 
 
 def test_it_is_not_empty(recipe: str, run: Run, mirrors: Mirrors, expect: Expectation) -> None:
     expect.applied(mirrors[recipe].planned, "its content")
     seen = mirrors.survey.repositories.get(recipe)
-    expect.true("the mirror", seen is not None and not seen.empty, expected="not empty",
-                seen="missing" if seen is None else f"empty={seen.empty}")  # fmt: skip
+    expect.true(
+        "the mirror",
+        seen is not None and not seen.empty,
+        expected="not empty",
+        seen="missing" if seen is None else f"empty={seen.empty}",
+    )
 
 
 def test_its_default_branch_is_main(recipe: str, mirrors: Mirrors, expect: Expectation) -> None:
@@ -47,30 +55,41 @@ def test_its_head_is_upstreams_head(recipe: str, run: Run, mirrors: Mirrors, exp
     expect.read(f"mirror {recipe}")
     mirror, upstream = mirrors.survey.mirrors.get(recipe), mirrors.survey.upstreams.get(recipe)
     url = f"{run.site.forge.url}/{run.world.mirror(recipe)}.git"
-    expect.equal("the head of its main", expected=upstream.branches.get(MAIN) if upstream else "upstream's head",
-                 seen=mirror.branches.get(MAIN) if mirror else "missing",
-                 check=f"git ls-remote {url} refs/heads/{MAIN}")  # fmt: skip
+    expect.equal(
+        "the head of its main",
+        expected=upstream.branches.get(MAIN) if upstream else "upstream's head",
+        seen=mirror.branches.get(MAIN) if mirror else "missing",
+        check=f"git ls-remote {url} refs/heads/{MAIN}",
+    )
 
 
 def test_it_has_upstreams_tags(recipe: str, mirrors: Mirrors, expect: Expectation) -> None:
     expect.applied(mirrors[recipe].planned, "its tags")
     upstream = mirrors.survey.upstreams.get(recipe)
     missing = missing_tags(mirrors.survey.mirrors.get(recipe), upstream)
-    expect.nothing(f"tags that upstream has ({len(upstream.tags) if upstream else 0}) and the mirror has not", missing)
+    expect.nothing(
+        f"tags that upstream has ({len(upstream.tags) if upstream else 0}) and the mirror has not", missing
+    )
 
 
 def test_it_is_private_like_its_siblings(recipe: str, mirrors: Mirrors, expect: Expectation) -> None:
     expect.applied(mirrors[recipe].planned, "its visibility")
     seen = mirrors.survey.repositories.get(recipe)
-    expect.true("the mirror", seen is not None and seen.private, expected="private",
-                seen="missing" if seen is None else f"private={seen.private}")  # fmt: skip
+    expect.true(
+        "the mirror",
+        seen is not None and seen.private,
+        expected="private",
+        seen="missing" if seen is None else f"private={seen.private}",
+    )
 
 
 def test_no_pull_request_was_opened(recipe: str, run: Run, mirrors: Mirrors, expect: Expectation) -> None:
     full_name = run.world.mirror(recipe)
     before = {pull.name for pull in run.baseline.pulls_of(full_name)}
-    expect.nothing("pull requests that were not there before",
-                   sorted({pull.name for pull in mirrors.survey.pulls_of(full_name)} - before))  # fmt: skip
+    expect.nothing(
+        "pull requests that were not there before",
+        sorted({pull.name for pull in mirrors.survey.pulls_of(full_name)} - before),
+    )
 
 
 def test_open_pull_requests_are_untouched(recipe: str, run: Run, mirrors: Mirrors, expect: Expectation) -> None:

@@ -28,8 +28,12 @@ def test_its_proposal_was_one_commit(carried: str, suites: Suites, expect: Expec
     if proposal.outcome.state == "unchanged":
         expect.true("what had to be proposed", True, expected="nothing", seen=proposal.outcome.message)
         return
-    expect.equal("commits of the pull request", expected=1, seen=proposal.commits,
-                 check=f"the pull request {proposal.pull.name if proposal.pull else ''}")  # fmt: skip
+    expect.equal(
+        "commits of the pull request",
+        expected=1,
+        seen=proposal.commits,
+        check=f"the pull request {proposal.pull.name if proposal.pull else ''}",
+    )
 
 
 def test_its_verdict_vouches_for_these_tests(carried: str, suites: Suites, expect: Expectation) -> None:
@@ -40,8 +44,13 @@ def test_its_verdict_vouches_for_these_tests(carried: str, suites: Suites, expec
         expect.true("what had to be proven", True, expected="nothing", seen=proposal.outcome.message)
         return
     verdict = proposal.verdict
-    expect.true("its verdict", verdict is not None and verdict.green, expected="green",
-                seen=verdict.why or "green" if verdict else "none", check=verdict.build_url if verdict else "")  # fmt: skip
+    expect.true(
+        "its verdict",
+        verdict is not None and verdict.green,
+        expected="green",
+        seen=verdict.why or "green" if verdict else "none",
+        check=verdict.build_url if verdict else "",
+    )
     ran = " ".join(name for name, status in verdict.tests if status == "passed") if verdict else ""
     wanted = [path for path in proposal.files if path.rsplit("/", 1)[-1].startswith("test_")]
     expect.nothing("its files of tests that did not run", [path for path in wanted if path not in ran])
@@ -51,9 +60,13 @@ def test_it_is_covered(recipe: str, run: Run, suites: Suites, expect: Expectatio
     proposal = suites.proposals.get(recipe)
     expect.applied(proposal is not None and proposal.outcome.planned, "its suite")
     suite = suites.survey.demand_ccci().suites.get(recipe, Suite(recipe))
-    expect.true(f"{run.site.ccci.tests_dir}/{recipe}/", suite.covers, expected="recipe_meta.py and tests of its own",
-                seen=", ".join(suite.own_tests) if suite.covers else suite.lacks,
-                check=f"git ls-tree -r --name-only origin/{run.site.ccci.branch} {run.site.ccci.tests_dir}/{recipe}/")  # fmt: skip
+    expect.true(
+        f"{run.site.ccci.tests_dir}/{recipe}/",
+        suite.covers,
+        expected="recipe_meta.py and tests of its own",
+        seen=", ".join(suite.own_tests) if suite.covers else suite.lacks,
+        check=f"git ls-tree -r --name-only origin/{run.site.ccci.branch} {run.site.ccci.tests_dir}/{recipe}/",
+    )
 
 
 @pytest.mark.dependency(name="phase 2", depends=["phase 1"], scope="session")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import pytest
 
-from fixtures import nix_edit
 from fixtures.enrollment import Enrollment
 from fixtures.expectation import Expectation
 from fixtures.gates import Gate
@@ -24,13 +23,17 @@ def test_it_is_covered_before_it_is_polled(
     suites = enrollment.survey.demand_ccci().suites
     planned = any(step.recipe == recipe and step.phase == 2 for step in run.planned)
     expect.applied(planned, "its suite")
-    expect.true(f"the suite of {recipe}", suites.get(recipe, Suite(recipe)).covers, expected="covers it",
-                seen=suites.get(recipe, Suite(recipe)).lacks or "covers it")  # fmt: skip
+    expect.true(
+        f"the suite of {recipe}",
+        suites.get(recipe, Suite(recipe)).covers,
+        expected="covers it",
+        seen=suites.get(recipe, Suite(recipe)).lacks or "covers it",
+    )
 
 
 def test_it_is_in_the_poll_set(recipe: str, run: Run, enrollment: Enrollment, expect: Expectation) -> None:
     expect.settled(enrollment[recipe])
-    entries = enrollment.in_git.entries if enrollment.in_git else ()
+    entries = enrollment.in_git.entries
     entry = run.world.mirror(recipe)
     expect.equal(f"how often {entry} stands in {run.site.ccci.poll_file}", expected=1, seen=entries.count(entry))
 
@@ -43,28 +46,49 @@ def test_the_poll_set_is_exactly_the_roster(run: Run, enrollment: Enrollment, ex
     """cc-ci first, then every recipe that stands, in the roster's order, and nothing else."""
     entries = run.roster.poll_entries(org=run.site.forge.org, ccci_repository=run.world.ccci)
     wanted = tuple(e for e in entries if e.rsplit("/", 1)[1] not in run.fallen or e in enrollment.wanted.entries)
-    expect.equal(f"{run.site.ccci.poll_variable} in {run.site.ccci.poll_file}", expected=wanted,
-                 seen=enrollment.in_git.entries if enrollment.in_git else (),
-                 check=f"git show origin/{run.site.ccci.branch}:{run.site.ccci.poll_file}")  # fmt: skip
+    expect.equal(
+        f"{run.site.ccci.poll_variable} in {run.site.ccci.poll_file}",
+        expected=wanted,
+        seen=enrollment.in_git.entries,
+        check=f"git show origin/{run.site.ccci.branch}:{run.site.ccci.poll_file}",
+    )
 
 
-def test_only_that_value_was_changed(run: Run, enrollment: Enrollment, expect: Expectation) -> None:
+def test_only_that_value_was_changed(enrollment: Enrollment, expect: Expectation) -> None:
     """Cut the value out of the file before and after: the rest is the same bytes."""
-    before, after = enrollment.before, enrollment.after
-    (b0, b1), (a0, a1) = (nix_edit.find(text, run.site.ccci.poll_variable).span for text in (before, after))
-    expect.true("everything outside of the value", before[:b0] + before[b1:] == after[:a0] + after[a1:],
-                expected="unchanged", seen=enrollment.diff or "no edit")  # fmt: skip
+    expect.stands_on(enrollment.problem)
+    rest = [
+        file.content[: file.found.span[0]] + file.content[file.found.span[1] :]
+        for file in (enrollment.before, enrollment.after)
+        if file
+    ]
+    expect.true(
+        "everything outside of the value",
+        len(rest) == 2 and rest[0] == rest[1],
+        expected="unchanged",
+        seen=enrollment.diff or "no edit",
+    )
 
 
-def test_the_file_still_evaluates(run: Run, enrollment: Enrollment, expect: Expectation) -> None:
+def test_the_file_still_evaluates(enrollment: Enrollment, expect: Expectation) -> None:
     """By nix where it is installed here; otherwise the host evaluates it before it deploys."""
-    evaluated = enrollment.evaluated
-    edited = nix_edit.find(enrollment.after, run.site.ccci.poll_variable).entries
+    expect.stands_on(enrollment.problem)
+    assert enrollment.after is not None
+    evaluated = enrollment.after.evaluated
     if evaluated.entries is None:
-        expect.equal("the value as it stands in the file", expected=enrollment.wanted.entries, seen=edited,
-                     check=f"not evaluated here: {evaluated.why}")  # fmt: skip
+        expect.equal(
+            "the value as it stands in the file",
+            expected=enrollment.wanted.entries,
+            seen=enrollment.in_git.entries,
+            check=f"not evaluated here: {evaluated.why}",
+        )
         return
-    expect.equal("the value as nix evaluates it", expected=edited, seen=evaluated.entries, check=evaluated.how)
+    expect.equal(
+        "the value as nix evaluates it",
+        expected=enrollment.in_git.entries,
+        seen=evaluated.entries,
+        check=evaluated.how,
+    )
 
 
 @pytest.mark.dependency(name="phase 3", depends=["phase 2"], scope="session")

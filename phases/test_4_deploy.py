@@ -30,9 +30,12 @@ def test_the_checkout_is_the_committed_head(run: Run, deployment: Deployment, ex
     expect.applied(deployment.planned, "the checkout")
     expect.read("host")
     checkout = deployment.survey.demand_host().checkout
-    expect.equal(f"HEAD of {run.site.host.checkout}", expected=deployment.survey.demand_ccci().head,
-                 seen=checkout.problem or checkout.head,
-                 check=f"ssh {run.site.host.address} git -C {run.site.host.checkout} rev-parse HEAD")  # fmt: skip
+    expect.equal(
+        f"HEAD of {run.site.host.checkout}",
+        expected=deployment.survey.demand_ccci().head,
+        seen=checkout.problem or checkout.head,
+        check=f"ssh {run.site.host.address} git -C {run.site.host.checkout} rev-parse HEAD",
+    )
 
 
 def test_the_configuration_is_this_hosts(run: Run, deployment: Deployment, expect: Expectation) -> None:
@@ -40,16 +43,23 @@ def test_the_configuration_is_this_hosts(run: Run, deployment: Deployment, expec
     expect.stands_on(deployment.problem)
     expect.applied(not deployment.built and run.writer is None, "the evaluated configuration")
     host = run.site.host
-    expect.equal(f"host name and root device of {host.flake_uri}", expected=(host.hostname, host.root_device),
-                 seen=deployment.target)  # fmt: skip
+    expect.equal(
+        f"host name and root device of {host.flake_uri}",
+        expected=(host.hostname, host.root_device),
+        seen=deployment.target,
+    )
 
 
 def test_the_running_system_is_the_built_one(run: Run, deployment: Deployment, expect: Expectation) -> None:
     expect.stands_on(deployment.problem)
     expect.applied(not deployment.built and run.writer is None, "the built system")
     system = deployment.survey.demand_host().system
-    expect.equal("the running system", expected=deployment.built, seen=system.running,
-                 check=f"ssh {run.site.host.address} readlink -f /run/current-system")  # fmt: skip
+    expect.equal(
+        "the running system",
+        expected=deployment.built,
+        seen=system.running,
+        check=f"ssh {run.site.host.address} readlink -f /run/current-system",
+    )
     expect.equal("the system that boots next", expected=deployment.built, seen=system.profile.path)
 
 
@@ -57,8 +67,12 @@ def test_the_bridge_runs(run: Run, deployment: Deployment, expect: Expectation) 
     expect.read("host")
     expect.applied(deployment.planned, "the new bridge")
     bridge = deployment.survey.demand_host().bridge
-    expect.equal(f"the state of {run.site.bridge.service}", expected="running", seen=bridge.state,
-                 check=f"ssh {run.site.host.address} docker service ps {run.site.bridge.service}")  # fmt: skip
+    expect.equal(
+        f"the state of {run.site.bridge.service}",
+        expected="running",
+        seen=bridge.state,
+        check=f"ssh {run.site.host.address} docker service ps {run.site.bridge.service}",
+    )
 
 
 def test_a_new_bridge_polls_the_new_set(
@@ -71,8 +85,12 @@ def test_a_new_bridge_polls_the_new_set(
     if before.poll_set == enrollment.wanted.csv:
         expect.equal("the poll set that already ran", expected=enrollment.wanted.csv, seen=now.poll_set)
         return
-    expect.true("the bridge's task", now.task_id not in ("", before.task_id), expected=f"not {before.task_id}",
-                seen=now.task_id)  # fmt: skip
+    expect.true(
+        "the bridge's task",
+        now.task_id not in ("", before.task_id),
+        expected=f"not {before.task_id}",
+        seen=now.task_id,
+    )
 
 
 def test_three_poll_sets_are_one(
@@ -95,16 +113,23 @@ def test_it_is_polled(recipe: str, run: Run, deployment: Deployment, expect: Exp
     expect.applied(deployment.planned and entry not in running.entries, "the running poll set")
     was = running_poll_set(run.baseline) or PollSet(())
     expect.stands_on(deployment.problem if entry not in was.entries else None)
-    expect.true("the environment of the running bridge", entry in running.entries, expected=f"polls {entry}",
-                seen=f"{len(running.entries)} repositories" + ("" if entry in running.entries else ", not this one"),
-                check=f"ssh {run.site.host.address} docker service inspect {run.site.bridge.service}")  # fmt: skip
+    expect.true(
+        "the environment of the running bridge",
+        entry in running.entries,
+        expected=f"polls {entry}",
+        seen=f"{len(running.entries)} repositories" + ("" if entry in running.entries else ", not this one"),
+        check=f"ssh {run.site.host.address} docker service inspect {run.site.bridge.service}",
+    )
 
 
 def test_no_unit_failed_that_had_not_failed_before(run: Run, deployment: Deployment, expect: Expectation) -> None:
     expect.read("host")
     before, now = run.baseline.demand_host(), deployment.survey.demand_host()
-    expect.nothing("newly failed units", sorted(now.failed_units - before.failed_units),
-                   check=f"ssh {run.site.host.address} systemctl --failed")  # fmt: skip
+    expect.nothing(
+        "newly failed units",
+        sorted(now.failed_units - before.failed_units),
+        check=f"ssh {run.site.host.address} systemctl --failed",
+    )
 
 
 def test_no_alert_was_written(run: Run, deployment: Deployment, expect: Expectation) -> None:

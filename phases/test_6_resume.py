@@ -36,7 +36,9 @@ def test_it_has_passed_muster(recipe: str, run: Run, resumption: Resumption, exp
         "polled": polled(run, recipe),
     }
     missing = [name for name, cell in reached.items() if not cell.ok]
-    expect.applied(bool(missing) and any(step.phase < 5 for step in run.planned), f"{recipe}: {', '.join(missing)}")
+    expect.applied(
+        bool(missing) and any(step.phase < 5 for step in run.planned), f"{recipe}: {', '.join(missing)}"
+    )
     expect.nothing(f"what {recipe} has not reached", missing)
 
 

@@ -49,7 +49,7 @@ def load(run: Path, clean: Callable[[Any], Any] | None = None) -> RunRecord:
         record, broken = _read_what_parses(path), damage.message
     if clean:
         record = Record(record.path, tuple(clean(line) for line in record.lines), record.torn)
-    return _fold(record, broken=broken)
+    return fold(record, broken=broken)
 
 
 def _read_what_parses(path: Path) -> Record:
@@ -65,7 +65,8 @@ def _read_what_parses(path: Path) -> Record:
     return Record(path, tuple(lines), torn=False)
 
 
-def _fold(record: Record, *, broken: str) -> RunRecord:
+def fold(record: Record, *, broken: str = "") -> RunRecord:
+    """The value of a journal that was read; `broken` says what is wrong with its chain."""
     run = next(iter(record.of("run")), {})
     end = next(iter(reversed(record.of("end"))), None)
     times = [at for line in record.lines if (at := moment(line.get("at")))]
@@ -223,7 +224,8 @@ def _cell(answer: Mapping[str, Any]) -> Cell:
     ok = answer.get("ok")
     loose = {key: value for key, value in answer.items() if key not in ("ok", "evidence", "since")}
     evidence = {**_texts(answer.get("evidence")), **_texts(loose)}
-    return Cell(ok if isinstance(ok, bool) else None, evidence, _text(answer.get("since")))
+    since = stamp(moment(answer.get("since"))) or _text(answer.get("since"))
+    return Cell(ok if isinstance(ok, bool) else None, evidence, since)
 
 
 def _with_verdict(cells: dict[str, Cell], verdict: Verdict | None) -> dict[str, Cell]:

@@ -158,6 +158,7 @@ STATIC_ROOT_PATH = {static}
 DISABLE_SSH = true
 LFS_START_SERVER = false
 OFFLINE_MODE = true
+GRACEFUL_HAMMER_TIME = 2s
 [database]
 DB_TYPE = sqlite3
 PATH = {root}/gitea.db

@@ -61,14 +61,14 @@ class Servers:
         finally:
             self._run(runner.cleanup())
 
-    def get(self, domain: str, path: str) -> tuple[int, bytes]:
-        """The status and the body that `https://{domain}{path}` answers with."""
+    def get(self, domain: str, path: str) -> tuple[int, str, bytes]:
+        """The status, the headers as text, and the body that `https://{domain}{path}` answers with."""
         context = ssl.create_default_context(cafile=str(self.files.ca))
         connection = http.client.HTTPSConnection(domain, timeout=5, context=context)
         try:
             connection.request("GET", path)
             answer = connection.getresponse()
-            return answer.status, answer.read()
+            return answer.status, str(answer.headers), answer.read()
         finally:
             connection.close()
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -149,9 +150,9 @@ def test_healthy_app_passes_three_times_in_a_row(in_a_row: list[SuiteRun]) -> No
 def test_nobody_is_left_behind(version: str, servers: Servers, tmp_path: Path) -> None:
     """After a run no account remains and nobody is online, which HedgeDoc waits for when it is stopped."""
     with servers.hedgedoc(version=version) as domain:
-        before = json.loads(servers.get(domain, "/status")[1])
+        before = json.loads(servers.get(domain, "/status")[2])
         result = run_suite(domain, ca=servers.files.ca, report=tmp_path / "junit.xml")
-        after = json.loads(servers.get(domain, "/status")[1])
+        after = json.loads(servers.get(domain, "/status")[2])
     assert result.passed == ALL_TESTS, result.output
     assert before["notesCount"] < after["notesCount"], "the counts stand still"
     assert [after[name] for name in ("registeredUsers", "onlineUsers", "onlineNotes")] == [0, 0, 0]
@@ -215,11 +216,14 @@ def test_what_is_switched_off_is_skipped_by_name(
     assert result.passed == ALL_TESTS - skipped, result.output
 
 
-def test_secrets_stay_out_of_the_output(on: dict[str, Future[SuiteRun]]) -> None:
-    """Neither passwords nor session cookies are in what failing runs print; the addresses they asked are."""
+def test_secrets_stay_out_of_the_output(on: dict[str, Future[SuiteRun]], servers: Servers) -> None:
+    """Neither passwords nor session cookies are in what failing runs print, in any form they are sent in."""
+    with servers.hedgedoc() as domain:
+        sent = servers.get(domain, "/")[1] + urlencode({"email": "somebody", "password": "something"})
     printed = "".join(run.result().output for run in on.values())
     assert "https://localhost:" in printed
     for trace in ("connect.sid=s", "s%3A", "password="):
+        assert trace in sent, f"{trace} is not how a secret is sent: this test would find none"
         assert trace not in printed
 
 

@@ -15,14 +15,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fixtures.journal import FILE_NAME, Journal, read
-from reports import files, finish, render
+from fixtures.journal import FILE_NAME, Journal, Line, Record, read
+from reports import files, finish, machine, render, summary
 from reports.html_safety import h, link, safe_url, text
 from reports.page import report
-from reports.reading import load
+from reports.reading import fold, load
 from reports.sections.todo import tasks
 from tests_meta.sample_night import BIG_ROSTER
 from tests_meta.sample_runs import STATES, write

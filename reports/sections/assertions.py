@@ -115,7 +115,7 @@ def _group(group: Group) -> Html:
     single = len(group.members) == 1
     one = group.members[0]
     name = one.recipe or SLOT if single else SLOT
-    title = group.title.replace(SLOT, name)
+    title = group.title.replace(SLOT, name) if single else group.title.removesuffix(f": {SLOT}")
     facts = {key: value.replace(SLOT, name) for key, value in group.shared}
     if facts.get("what") == title:
         del facts["what"]

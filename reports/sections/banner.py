@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reports.html_safety import Html, h
 from reports.record import COLUMNS, RunRecord, stamp
-from reports.words import clock, day, lede, plural, span, verdict_word
+from reports.words import clock, day, lede, span, verdict_word
 
 MODES = {
     "apply": "apply (writes)",
@@ -118,17 +118,18 @@ def _tally(record: RunRecord) -> Html:
 def _number(column: str, count: int, total: int, record: RunRecord) -> Html:
     sampled = column in ("triggerable", "green")
     complete = count == total and total > 0
-    red = sum(row.cells["green"].ok is False for row in record.roll) if column == "green" else 0
+    reds = [row for row in record.roll if column == "green" and row.cells["green"].ok is False]
     if not record.asked(column):
         return _unasked(column, total, "not tried" if sampled else "not looked at")
     tone = "good" if complete else "some" if sampled else "bad"
-    aside = h("span", plural(red, "red", "red"), cls="aside") if red else None
+    known = all(row.known_red for row in reds)
+    aside = h("span", f"{len(reds)} red" + (", known" if known else ""), cls=f"aside{' known' if known else ''}")
     return h(
         "li",
         h("span", h("b", f"{count:,}"), h("span", f" of {total:,}", cls="of"), cls="num"),
         h("span", column, cls="name"),
         h("span", MEANINGS[column], cls="means"),
-        aside,
+        aside if reds else None,
         cls=tone,
     )
 
