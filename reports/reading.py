@@ -107,7 +107,9 @@ def fold(record: Record, *, broken: str = "") -> RunRecord:
         diffs=tuple((_text(line.get("target")), _text(line.get("text"))) for line in record.of("diff")),
         notes=tuple(_text(line.get("text")) for line in record.of("note")),
         requests=_requests(record),
-        regressions=tuple((_text(line.get("what")), line.get("recipe")) for line in record.of("regression")),
+        regressions=tuple(
+            (_text(line.get("what")), _text(line.get("recipe")) or None) for line in record.of("regression")
+        ),
         undo_began=_undo_began(record),
         lines=len(record.lines),
         torn=record.torn,
@@ -152,12 +154,12 @@ def _phase(
 
 
 def _changes(record: Record) -> tuple[RecordedChange, ...]:
-    outcomes = {line.get("change"): line for line in record.of("outcome")}
-    undos = {line.get("change"): line for line in record.of("undo")}
+    outcomes = {_text(line.get("change")): line for line in record.of("outcome")}
+    undos = {_text(line.get("change")): line for line in record.of("undo")}
     changes = []
     for intent in record.of("intent"):
-        outcome = outcomes.get(intent.get("change"), {})
-        undo = undos.get(intent.get("change"))
+        outcome = outcomes.get(_text(intent.get("change")), {})
+        undo = undos.get(_text(intent.get("change")))
         changes.append(
             RecordedChange(
                 id=_whole(intent.get("change")) or 0,
@@ -182,7 +184,7 @@ def _changes(record: Record) -> tuple[RecordedChange, ...]:
 def _roll(
     record: Record, run: Mapping[str, Any], verdicts: tuple[Verdict, ...], known_red: Mapping[str, Any]
 ) -> tuple[tuple[RollRow, ...], bool]:
-    rolls = {line.get("moment"): _map(line.get("recipes")) for line in record.of("roll")}
+    rolls = {_text(line.get("moment")): _map(line.get("recipes")) for line in record.of("roll")}
     before, final = rolls.get("baseline", {}), rolls.get("final")
     shown = final if final is not None else before
     latest = {verdict.recipe: verdict for verdict in verdicts}
@@ -207,12 +209,10 @@ def _undo_began(record: Record) -> datetime | None:
 
     Scratch objects are taken away inside their phase; that is no undo of the session.
     """
-    phases = record.of("phase")
-    if not phases:
+    places = [index for index, line in enumerate(record.lines) if line["type"] == "phase"]
+    if not places or not any(line["type"] == "undo" for line in record.lines[places[-1] :]):
         return None
-    last = phases[-1]
-    after = any(line.get("seq", 0) > last.get("seq", 0) for line in record.of("undo"))
-    return moment(last.get("at")) if after else None
+    return moment(record.lines[places[-1]].get("at"))
 
 
 def _cells(answers: object) -> dict[str, Cell]:
@@ -251,11 +251,11 @@ def _findings(record: Record) -> tuple[Finding, ...]:
     found = [
         Finding(
             id=_text(line.get("id")),
-            severity=line["severity"] if line.get("severity") in SEVERITIES else "warning",
+            severity=_text(line.get("severity")) if _text(line.get("severity")) in SEVERITIES else "warning",
             what=_text(line.get("what")),
             where=_text(line.get("where")),
             do=_text(line.get("do")),
-            recipe=line.get("recipe"),
+            recipe=_text(line.get("recipe")) or None,
         )
         for line in record.of("finding")
     ]

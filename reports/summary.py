@@ -7,6 +7,7 @@ the number changes.
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -41,28 +42,8 @@ def summary(record: RunRecord) -> dict[str, Any]:
         "green": [row.recipe for row in record.roll if row.cells["green"].ok is True],
         "recipes": {row.recipe: _recipe(row, latest.get(row.recipe)) for row in record.roll},
         "changes": [_change(change) for change in record.changes],
-        "findings": [
-            {
-                "id": one.id,
-                "severity": one.severity,
-                "what": one.what,
-                "where": one.where,
-                "do": one.do,
-                "recipe": one.recipe,
-            }
-            for one in record.findings
-        ],
-        "planned": [
-            {
-                "kind": one.kind,
-                "target": one.target,
-                "before": one.before,
-                "after": one.after,
-                "why": one.why,
-                "certainty": one.certainty,
-            }
-            for one in record.planned
-        ],
+        "findings": [asdict(one) for one in record.findings],
+        "planned": [asdict(one) for one in record.planned],
         "regressions": [{"what": what, "recipe": recipe} for what, recipe in record.regressions],
         "generations": {"before": dict(record.generations[0]), "after": dict(record.generations[1])}
         if record.generations

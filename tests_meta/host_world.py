@@ -21,6 +21,7 @@ from fixtures.rehearsal.forge.store import Store
 from fixtures.rehearsal.host import faults
 from fixtures.rehearsal.host.layout import HostPaths
 from fixtures.rehearsal.host.prepare import prepare
+from fixtures.rehearsal.host.removal import remove
 from fixtures.rehearsal.settings import WorldSettings
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -133,12 +134,28 @@ class HostWorld:
         assert said == "READY\n", f"{part} said {said!r}; {Path(log.name).read_text()[-2000:]}"
         return process
 
+    def lay_out(self) -> None:
+        """Put the host's files back to what `prepare` made."""
+        self.stop()
+        remove(self.settings.host_dir)
+        shutil.copytree(self._pristine, self.settings.host_dir, symlinks=True)
+
     def start(self, *names: str) -> None:
         """Boot the host as it was laid out, with the faults `names`."""
-        self.stop()
-        shutil.rmtree(self.settings.host_dir)
-        shutil.copytree(self._pristine, self.settings.host_dir, symlinks=True)
+        self.lay_out()
         self.boot(*names)
+
+    def local(self, script: str) -> Answer:
+        """Run a script with the host's environment, without a host that runs."""
+        done = subprocess.run(
+            ["/bin/sh", "-c", script],
+            cwd=self.paths.home,
+            env=self.paths.environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return Answer(done.returncode, done.stdout, done.stderr)
 
     def boot(self, *names: str) -> None:
         """Boot the host as it is."""

@@ -18,7 +18,7 @@ __all__ = ["forge"]
 
 def get(forge: ForgeUnderTest, path: str, authorization: str = "") -> httpx.Response:
     headers = {"Authorization": authorization} if authorization else {}
-    return httpx.get(f"{forge.url}/api/v1{path}", headers=headers)
+    return forge.api("").get(path, headers=headers)
 
 
 def basic(name: str, password: str) -> str:
@@ -27,7 +27,7 @@ def basic(name: str, password: str) -> str:
 
 def test_health_and_version_need_nobody(forge: ForgeUnderTest) -> None:
     """Readiness and version are told to everybody."""
-    assert httpx.get(forge.url + "/api/healthz").json()["status"] == "pass"
+    assert forge.api("").get(forge.url + "/api/healthz").json()["status"] == "pass"
     assert get(forge, "/version").json() == {"version": "1.25.4"}
 
 

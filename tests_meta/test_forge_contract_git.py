@@ -16,7 +16,8 @@ __all__ = ["forge"]
 
 def git_request(forge: ForgeUnderTest, path: str, service: str, authorization: str) -> httpx.Response:
     headers = {"Authorization": authorization} if authorization else {}
-    return httpx.get(f"{forge.url}/{path}/info/refs", params={"service": service}, headers=headers)
+    url = f"{forge.url}/{path}/info/refs"
+    return forge.api("").get(url, params={"service": service}, headers=headers)
 
 
 def basic(token: str) -> str:
@@ -106,7 +107,7 @@ def test_compressed_requests_are_read(forge: ForgeUnderTest) -> None:
     """A body that git compressed is understood."""
     remote = forge.new_repo({"a": "1"})
     wish = f"0032want {remote.head()}\n00000009done\n".encode()
-    answer = httpx.post(
+    answer = forge.api("").post(
         f"{forge.url}/{ORG}/{remote.name}.git/git-upload-pack",
         content=gzip.compress(wish),
         headers={

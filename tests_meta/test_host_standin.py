@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import paramiko
 import pytest
 
+from fixtures.rehearsal.host.removal import make_removable, remove
 from fixtures.rehearsal.host.sshd import find_sshd
 from tests_meta.host_world import BUILD, ENROLL, Answer, HostWorld, execute, until
 
@@ -287,6 +288,18 @@ def test_flake_needs_its_submodule(host: HostWorld) -> None:
     unknown = host.run(BUILD.format(attribute="nosuch").split("|")[0])
     assert unknown.status == 1
     assert "does not provide attribute" in unknown.err
+
+
+def test_stores_can_be_removed(host: HostWorld) -> None:
+    """The store's folders are read-only where nix made them; `make_removable` lets their owner delete them."""
+    copy = host.settings.root / "copy"
+    shutil.copytree(host.paths.store, copy, symlinks=True)
+    make_removable(copy)
+    assert all(
+        path.stat().st_mode & 0o200 for path in copy.rglob("*") if path.is_dir() and not path.is_symlink()
+    )
+    remove(copy)
+    assert not copy.exists()
 
 
 def test_previous_generation_is_not_where_one_came_from(host: HostWorld) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 import paramiko
 import pytest
 
-from fixtures.rehearsal.host.faults import FAULTS
+from fixtures.rehearsal.host.damage import apply_damage
+from fixtures.rehearsal.host.faults import FAULTS, ccci_files
 from fixtures.rehearsal.host.sshd import find_sshd
 from tests_meta.host_world import BUILD, ENROLL, HostWorld, execute, until
 
@@ -172,16 +173,15 @@ def test_nothing_is_left_when_the_host_is_off(world: HostWorld) -> None:
 # -- faults ------------------------------------------------------------------------------------------------
 
 
-def checkout_says(script: str, wanted: str) -> Callable[[HostWorld], None]:
+def damaged(name: str, script: str, wanted: str) -> Callable[[HostWorld], None]:
+    """A fault that is a state of the files: brought about without booting."""
+
     def check(world: HostWorld) -> None:
-        assert wanted in world.run(script).out
+        assert wanted not in world.local(script).out
+        apply_damage(world.paths, frozenset({name}))
+        assert wanted in world.local(script).out
 
     return check
-
-
-def _checkout_missing(world: HostWorld) -> None:
-    assert world.run("git -C $HOME/cc-ci status").status != 0
-    assert world.run("git -C $HOME/../etc/cc-ci status").status == 0
 
 
 def _host_key_changed(world: HostWorld) -> None:
@@ -303,19 +303,19 @@ def _foreign(world: HostWorld) -> None:
 
 def _wrong_target(world: HostWorld) -> None:
     """The repository's fault: what is seeded, since this world's checkout was made without it."""
-    from fixtures.rehearsal.host.faults import ccci_files
-
     flake = ccci_files(("wrong-target",), forge_url="http://x", org="o")["flake.nix"]
     (world.paths.checkout / "flake.nix").write_bytes(flake)
-    assert "nixos-system-cc-ci-" in world.out(BUILD.format(attribute="cc-ci"))
+    assert "nixos-system-cc-ci-" in world.local(BUILD.format(attribute="cc-ci")).out
 
 
-EXPECTED: dict[str, Callable[[HostWorld], None]] = {
-    "checkout-dirty": checkout_says("git -C $HOME/cc-ci status --porcelain", " M flake.nix"),
-    "checkout-diverged": checkout_says("git -C $HOME/cc-ci rev-list --count origin/main..HEAD", "1"),
-    "checkout-missing": _checkout_missing,
-    "submodule-missing": checkout_says("git -C $HOME/cc-ci submodule status", "-"),
+IN_FILES: dict[str, Callable[[HostWorld], None]] = {
+    "checkout-dirty": damaged("checkout-dirty", "git -C cc-ci status --porcelain", " M flake.nix"),
+    "checkout-diverged": damaged("checkout-diverged", "git -C cc-ci rev-list --count origin/main..HEAD", "1"),
+    "checkout-missing": damaged("checkout-missing", "git -C ../etc/cc-ci log -1 --format=%H:%s", ":"),
+    "submodule-missing": damaged("submodule-missing", "git -C cc-ci submodule status", "-"),
     "wrong-target": _wrong_target,
+}
+EXPECTED: dict[str, Callable[[HostWorld], None]] = {
     "host-key-changed": _host_key_changed,
     "build-fails": _build_fails,
     "switch-fails": _switch_fails,
@@ -336,7 +336,14 @@ EXPECTED: dict[str, Callable[[HostWorld], None]] = {
 def test_every_fault_is_explained_and_tested() -> None:
     """A fault has a name in kebab case, a sentence, and an expectation here."""
     assert all(name == name.lower() and " " not in name and len(text) > 20 for name, text in FAULTS.items())
-    assert set(EXPECTED) == set(FAULTS)
+    assert EXPECTED.keys() | IN_FILES.keys() == FAULTS.keys()
+
+
+@pytest.mark.parametrize("name", IN_FILES)
+def test_fault_in_files_is_there_before_the_host_starts(world: HostWorld, name: str) -> None:
+    """The fault is not there in a healthy host's files, and is when it was asked for."""
+    world.lay_out()
+    IN_FILES[name](world)
 
 
 @pytest.mark.parametrize("name", EXPECTED)

@@ -15,7 +15,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fixtures.journal import FILE_NAME, Journal, Line, Record, read
@@ -224,6 +224,38 @@ def test_a_line_type_may_be_missing(tmp_path: Path, missing: str) -> None:
     assert written.problems == ()
     words((tmp_path / "report.html").read_text())
     assert json.loads((tmp_path / "summary.json").read_text())["schema"] == 1
+
+
+NUMBERS = st.integers(-(10**12), 10**12) | st.floats(allow_nan=False)
+SCALARS = st.none() | st.booleans() | NUMBERS | st.text(max_size=8)
+LISTS = st.lists(SCALARS | st.lists(SCALARS, max_size=2), max_size=3)
+ODD = SCALARS | LISTS | st.dictionaries(st.text(max_size=5), SCALARS | LISTS, max_size=3)
+
+
+@pytest.fixture(scope="module")
+def ordinary(tmp_path_factory: pytest.TempPathFactory) -> tuple[Line, ...]:
+    """The lines of an eventful run, of every type once or twice."""
+    lines = read(write(tmp_path_factory.mktemp("ordinary"), "rolled-back") / FILE_NAME).lines
+    kept: dict[str, list[Line]] = {}
+    for line in lines:
+        kept.setdefault(line["type"], []).append(line)
+    return tuple(line for of_type in kept.values() for line in (of_type[0], of_type[-1]))
+
+
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_no_value_breaks_the_page(ordinary: tuple[Line, ...], data: st.DataObject) -> None:
+    """Whatever stands in whatever field of whatever line, there is a page and a summary: never an exception."""
+    lines = [dict(line) for line in ordinary]
+    for _ in range(data.draw(st.integers(1, 4))):
+        line = data.draw(st.sampled_from(lines))
+        key = data.draw(st.sampled_from(sorted(set(line) - {"type"})))
+        line[key] = data.draw(ODD)
+    record = fold(Record(Path(FILE_NAME), tuple(lines), torn=False))
+    words(report(record, None))
+    json.loads(summary.text(record))
+    assert "\n" not in machine.status_line(record)
+    machine.metrics(record)
 
 
 @pytest.mark.parametrize(
