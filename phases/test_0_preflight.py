@@ -128,7 +128,7 @@ def test_upstream_has_the_recipe(recipe: str, run: Run, preflight: Preflight, ex
     )
     fetched = preflight.fetched.get(recipe)
     if isinstance(fetched, MusterError):
-        expect.no_problem(fetched)
+        expect.no_problem(fetched, what=f"abra recipe fetch {recipe} on the host")
     elif fetched is not None:
         expect.equal(
             f"exit status of abra recipe fetch {recipe} on the host",

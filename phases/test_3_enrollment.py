@@ -39,7 +39,7 @@ def test_it_is_in_the_poll_set(recipe: str, run: Run, enrollment: Enrollment, ex
 
 
 def test_the_poll_set_could_be_brought_to_its_end_state(enrollment: Enrollment, expect: Expectation) -> None:
-    expect.no_problem(enrollment.problem)
+    expect.no_problem(enrollment.problem, what="bringing the poll set to its end state")
 
 
 def test_the_poll_set_is_exactly_the_roster(run: Run, enrollment: Enrollment, expect: Expectation) -> None:

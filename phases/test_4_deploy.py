@@ -22,7 +22,7 @@ pytestmark = pytest.mark.dependency(depends=["phase 3"], scope="session")
 
 def test_it_was_deployed_or_needed_nothing(deployment: Deployment, expect: Expectation) -> None:
     expect.applied(deployment.planned, "the deploy")
-    expect.no_problem(deployment.problem)
+    expect.no_problem(deployment.problem, what="the deploy")
 
 
 def test_the_checkout_is_the_committed_head(run: Run, deployment: Deployment, expect: Expectation) -> None:

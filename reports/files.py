@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fixtures import journal
-from fixtures.journal import _digest
+from fixtures.journal import digest
 from fixtures.secret import Secret
 from reports.redaction import Redactor
 
@@ -105,6 +105,6 @@ def _redact_journal(path: Path, redactor: Redactor) -> None:
     text = []
     for line in lines:
         line["prev"] = prev
-        line["hash"] = prev = _digest(line)
+        line["hash"] = prev = digest(line)
         text.append(json.dumps(line, ensure_ascii=False))
     write(path, "\n".join(text) + "\n")

@@ -17,7 +17,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,9 +31,10 @@ from fixtures.rehearsal.host.keys import key_pair
 from fixtures.rehearsal.host.layout import HostPaths
 from fixtures.rehearsal.host.sshd import OpenSsh, SshServer, find_sshd
 from fixtures.rehearsal.host.sshd_paramiko import ParamikoSsh
+from fixtures.rehearsal.world import free_ports
 from fixtures.world import sections
 from fixtures.world.host import HostAddress, HostReader, HostWriter
-from tests_meta.ci_world import free_ports, until
+from tests_meta.ci_world import until
 
 LIMIT_S = 20.0
 
@@ -72,9 +74,16 @@ class Far:
 
     def close(self) -> None:
         self.stop()
+        asyncio.run_coroutine_threadsafe(_others_end(), self._loop).result(20)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
+
+
+async def _others_end() -> None:
+    """Wait for what still runs in this loop."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 @pytest.fixture(scope="module", params=["paramiko", "openssh"])
@@ -151,59 +160,118 @@ def test_a_command_that_does_not_end_is_ended_on_the_host(host: HostWriter, far:
 # -- a connection that is lost ---------------------------------------------------------------------------------
 
 
-def cut_when(mark: Path, act: Callable[[], object]) -> threading.Thread:
-    """Do `act` as soon as the command has left its mark."""
+class Relay:
+    """A link between us and the far end that can be cut."""
+
+    def __init__(self, far: Far) -> None:
+        self._far = far
+        self._links: list[socket.socket] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        port = self._listener.getsockname()[1]
+        known = far.folder / f"known_hosts_{port}"
+        known.write_text(far.known_hosts.read_text().replace(str(far.port), str(port)))
+        self.address = replace(far.address, port=port, known_hosts=known)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        """End every connection as a dead link does; new ones are let through."""
+        for link in self._links:
+            with contextlib.suppress(OSError):
+                link.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.cut()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                beyond = socket.create_connection(("127.0.0.1", self._far.port))
+                self._links += [near, beyond]
+                for source, target in ((near, beyond), (beyond, near)):
+                    threading.Thread(target=_copy, args=(source, target), daemon=True).start()
+
+
+def _copy(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+    with contextlib.suppress(OSError):
+        target.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def relay(far: Far) -> Iterator[Relay]:
+    made = Relay(far)
+    yield made
+    made.close()
+
+
+@contextmanager
+def cut_when(mark: Path, relay: Relay) -> Iterator[None]:
+    """Cut the link as soon as the command has left its mark."""
 
     def cutting() -> None:
         until(mark.exists, what=str(mark))
-        act()
+        relay.cut()
 
     thread = threading.Thread(target=cutting)
     thread.start()
-    return thread
+    yield
+    thread.join()
 
 
-def restart(far: Far) -> None:
-    far.stop()
-    far.start()
-
-
-def test_an_act_whose_end_was_not_seen_is_unknown_and_done_once(host: HostWriter, far: Far) -> None:
+def test_an_act_whose_end_was_not_seen_is_unknown_and_done_once(far: Far, relay: Relay) -> None:
     """The connection goes away under it: nobody knows, so it is looked up and never started again."""
-    mark = far.folder / f"act-{time.monotonic_ns()}"
-    cutter = cut_when(mark, lambda: restart(far))
-    with pytest.raises(Unknown, match="connection was lost"):
+    host, mark = HostWriter(relay.address), far.folder / f"act-{time.monotonic_ns()}"
+    with cut_when(mark, relay), pytest.raises(Unknown, match="connection was lost"):
         host.act(f"echo once >> {mark}; sleep 5", limit_s=LIMIT_S)
-    cutter.join()
     assert host.probe("true", limit_s=LIMIT_S).exit_status == 0, "the next command opens a new connection"
     assert mark.read_text() == "once\n"
+    host.close()
 
 
-def test_a_probe_that_was_cut_off_is_repeated_once(host: HostWriter, far: Far) -> None:
+def test_a_probe_that_was_cut_off_is_repeated_once(far: Far, relay: Relay) -> None:
     """A fresh connection, the same question; what it only reads may be read again."""
-    mark = far.folder / f"probe-{time.monotonic_ns()}"
-    cutter = cut_when(mark, lambda: restart(far))
+    host, mark = HostReader(relay.address), far.folder / f"probe-{time.monotonic_ns()}"
     script = f"if [ -e {mark} ]; then echo second; else echo x > {mark}; sleep 5; fi"
-    assert host.probe(script, limit_s=LIMIT_S).stdout == "second\n"
-    cutter.join()
+    with cut_when(mark, relay):
+        assert host.probe(script, limit_s=LIMIT_S).stdout == "second\n"
     assert host.connections == 2
+    host.close()
 
 
-def test_an_act_on_a_host_that_is_not_there_was_certainly_not_started(host: HostWriter, far: Far) -> None:
+def test_an_idle_connection_that_died_is_replaced(relay: Relay) -> None:
+    """A night is long; an act over a dead connection is not begun there, so it is not unknown."""
+    host = HostWriter(relay.address)
+    host.probe("true", limit_s=LIMIT_S)
+    relay.cut()
+    until(lambda: _dead(host), what="the end of the connection noticed")
+    assert host.act("echo alive", limit_s=LIMIT_S).stdout == "alive\n"
+    host.close()
+
+
+def _dead(host: HostReader) -> bool:
+    transport = host._client.get_transport() if host._client else None
+    return transport is None or not transport.is_active()
+
+
+def test_an_act_on_a_host_that_is_not_there_was_certainly_not_started(far: Far, relay: Relay) -> None:
     """Unreachable, not unknown: the caller may decide to wait."""
-    far.stop()
+    relay.close()
+    with pytest.raises(Unreachable):
+        HostWriter(relay.address).act("true", limit_s=LIMIT_S)
+
+
+def test_a_command_that_was_killed_there_never_looks_well(host: HostWriter) -> None:
+    """Whatever the far end makes of it: a status that is not 0, or no status and so unknown."""
     try:
-        with pytest.raises(Unreachable):
-            host.act("true", limit_s=LIMIT_S)
-    finally:
-        far.start()
-    assert host.act("true", limit_s=LIMIT_S).exit_status == 0
-
-
-def test_a_command_that_was_killed_there_is_unknown_to_an_act(host: HostWriter) -> None:
-    """No exit status came back; an empty output with status 0 would be a lie."""
-    with pytest.raises(Unknown):
-        host.act("kill -9 $PPID; kill -9 $$", limit_s=LIMIT_S)
+        assert host.act("kill -9 $PPID; kill -9 $$", limit_s=LIMIT_S).exit_status != 0
+    except Unknown as unknown:
+        assert "lost" in unknown.message
 
 
 def test_a_server_that_never_greets_is_unreachable_in_time(far: Far) -> None:

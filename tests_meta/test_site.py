@@ -198,13 +198,14 @@ def test_prefix_and_flake(tmp_path: Path) -> None:
 
 def test_commands_follow_the_runtime(tmp_path: Path) -> None:
     """The log and inspection commands are the runtime's own unless the site says others."""
-    assert Bridge().log_command == ("docker", "service", "logs", "ccci-bridge_app")
+    assert Bridge().log_command == ("docker", "service", "logs", "--raw", "{task}")
+    assert Bridge().inspect_command == ("docker", "inspect", "{task}")
     unit = load_site(
         write(tmp_path, with_line("bridge", 'runtime = "systemd"\nservice = "bridge.service"'))
     ).bridge
     assert unit.log_command[0] == "journalctl"
-    assert "--unit=bridge.service" in unit.log_command
-    assert unit.inspect_command == ("systemctl", "show", "--property=Environment", "bridge.service")
+    assert "_SYSTEMD_INVOCATION_ID={task}" in unit.log_command
+    assert unit.inspect_command[-1] == "bridge.service"
     own = load_site(
         write(tmp_path, with_line("bridge", 'log_command = ["tail", "/var/log/{service}", "{unit}"]'))
     ).bridge
