@@ -1,0 +1,146 @@
+"""Every fault of the embedded world leads to what its table says: exit code, verdict, and state of the world.
+
+On every push one fault of each kind is shown; ``MUSTER_ALL_FAULTS=1`` shows all. The world is read by git, SQLite,
+symlinks and the host's own systemctl, before and after each run, never by muster's clients.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import replace
+
+import pytest
+
+from fixtures.rehearsal import expected, forge_faults
+from fixtures.rehearsal.expected import EXPECTED, Expected
+from fixtures.rehearsal.faults import table
+from fixtures.rehearsal.host.faults import FAULTS as HOST_FAULTS
+from tests_meta.fault_lanes import (
+    MIRRORED,
+    RECIPES,
+    SEEDED,
+    Attack,
+    Lane,
+    converged_but,
+    in_lanes,
+    live_differs,
+)
+from tests_meta.rehearsals import muster
+
+ALL = os.environ.get("MUSTER_ALL_FAULTS") == "1"
+SHOWN = sorted(name for name, entry in EXPECTED.items() if ALL or entry.quick)
+# These are planted when a world is seeded; the others can be switched on in a world that is there already.
+PLANTED = {*forge_faults.IN_THE_REPOSITORIES, "wrong-target", "host-key-changed", "stale-green"}
+ARGUMENTS = {"red-build": "red-build:hedgedoc"}
+
+
+def attack(lane: Lane, name: str) -> Attack:
+    """One run in a world with this fault; the world runs on until it has been looked at."""
+    fault = ARGUMENTS.get(name, name)
+    state = "" if name in PLANTED else MIRRORED if name in HOST_FAULTS else SEEDED
+    lane.begin(state, fault)
+    try:
+        before = lane.sight()
+        ran = lane.visit(reports=lane.folder / f"reports-{name}")
+        return Attack(before, ran, lane.sight())
+    finally:
+        lane.end()
+
+
+@pytest.fixture(scope="session")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Future[Attack]]:
+    """All shown faults, each run once."""
+
+    def job(name: str) -> Callable[[Lane], Attack]:
+        return lambda lane: attack(lane, name)
+
+    return in_lanes(tmp_path_factory.mktemp("faults"), {name: job(name) for name in SHOWN})
+
+
+def test_every_fault_has_an_expectation() -> None:
+    """And no expectation is about a fault that does not exist."""
+    assert sorted(EXPECTED) == sorted(table())
+
+
+def test_every_push_shows_each_exit_and_each_state() -> None:
+    """The chosen few hold one of each kind of outcome that the whole table has, but for the slowest."""
+    quick = [entry for entry in EXPECTED.values() if entry.quick]
+    assert {entry.state for entry in EXPECTED.values()} - {expected.EMERGENCY} == {entry.state for entry in quick}
+    assert {entry.exit for entry in quick} >= {0, 1, 11, 13}
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_a_fault_ends_in_its_verdict(sweep: Mapping[str, Future[Attack]], name: str) -> None:
+    """Exit code, verdict in one word, and the cause in words; never a traceback."""
+    entry, ran = EXPECTED[name], sweep[name].result().ran
+    ran.demand(entry.exit)
+    assert "Traceback" not in ran.output
+    assert "INTERNALERROR" not in ran.output
+    assert ran.summary["verdict"] == entry.verdict
+    assert ran.summary["exit"] == entry.exit
+    assert entry.says.lower() in ran.output.lower()
+    assert ran.folder is not None
+    assert (ran.folder / "report.html").exists()
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_a_fault_leaves_the_world_in_its_state(sweep: Mapping[str, Future[Attack]], name: str) -> None:
+    """As it was or as it should be, and nothing of muster's own left in it."""
+    assert differences(EXPECTED[name], sweep[name].result()) == []
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_what_needs_a_person_says_what_to_do(sweep: Mapping[str, Future[Attack]], name: str) -> None:
+    """A run that did not end well names at least one thing to do, or an assertion with what was expected and seen."""
+    ran = sweep[name].result().ran
+    if EXPECTED[name].exit == 0:
+        assert [one for one in ran.summary["findings"] if one["severity"] == "action"] == []
+        return
+    told = [finding["do"] for finding in ran.summary["findings"] if finding["do"]]
+    assert told or [line for line in ran.of("assertion") if line["outcome"] == "failed" and line["message"]]
+
+
+def differences(entry: Expected, seen: Attack) -> list[str]:
+    """How the world differs from the state that `entry` names."""
+    before, after = seen.before, seen.after
+    match entry.state:
+        case expected.CONVERGED:
+            return converged_but(after, RECIPES)
+        case expected.ALL_BUT_ONE:
+            return converged_but(after, RECIPES, missing=entry.recipe)
+        case expected.BASELINE_LIVE:
+            moved = [] if after.host["checkout"] == before.host["checkout"] else ["the checkout moved"]
+            return live_differs(before, after) + moved
+        case expected.NOT_ENROLLED:
+            moved = [] if after.host["checkout"] == before.host["checkout"] else ["the checkout moved"]
+            return live_differs(before, after) + moved
+        case expected.WITHHELD:
+            enrolled = replace(after, poll_set=before.poll_set)
+            missing = [] if len(after.polled(RECIPES)) == len(RECIPES) else ["the poll set was not committed"]
+            return live_differs(before, enrolled) + missing
+        case expected.FOREIGN:
+            return ["the foreign system is gone"] if after.host["running"] == before.host["running"] else []
+        case expected.UNTOUCHED:
+            return [] if after == before else ["something was written"]
+    return [f"no check for {entry.state}"]
+
+
+def test_the_checks_tell_the_states_apart(sweep: Mapping[str, Future[Attack]]) -> None:
+    """A migrated world passes for no other state, and an untouched one not for a migrated one."""
+    name = next(name for name in SHOWN if EXPECTED[name].state == expected.CONVERGED)
+    migrated = sweep[name].result()
+    for state in (expected.BASELINE_LIVE, expected.NOT_ENROLLED, expected.WITHHELD, expected.UNTOUCHED):
+        assert differences(Expected(0, "", state, ""), migrated) != [], state
+    still = replace(migrated, after=migrated.before)
+    assert differences(Expected(0, "", expected.CONVERGED, ""), still) != []
+    assert differences(Expected(0, "", expected.ALL_BUT_ONE, "", recipe="mumble"), still) != []
+
+
+def test_the_list_of_faults_tells_each_outcome() -> None:
+    """`--fault list` names every fault, what it shows, and the exit code that it leads to."""
+    said = muster("--fault", "list").demand(0).output
+    for name, what in table().items():
+        line = next(line for line in said.splitlines() if name in line and what in line)
+        assert f"exit {EXPECTED[name].exit}" in line
