@@ -13,6 +13,7 @@ from fixtures.gates import Gate
 from fixtures.resumption import Resumption
 from fixtures.roll import covered, mirrored, polled
 from fixtures.run import Run
+from fixtures.survey import Survey
 
 pytestmark = pytest.mark.dependency(depends=["phase 5"], scope="session")
 
@@ -40,6 +41,21 @@ def test_it_has_passed_muster(recipe: str, run: Run, resumption: Resumption, exp
         bool(missing) and any(step.phase < 5 for step in run.planned), f"{recipe}: {', '.join(missing)}"
     )
     expect.nothing(f"what {recipe} has not reached", missing)
+
+
+def test_what_is_left_to_people_was_not_touched(run: Run, resumption: Resumption, expect: Expectation) -> None:
+    """Open before and open now, at the same head: bluesky-pds #1 is a person's to close."""
+
+    def heads(survey: Survey) -> list[str]:
+        listed = [(left, survey.mirrors.get(left.recipe)) for left in run.roster.left_to_people]
+        opened = {pull.name for pull in survey.open_pulls}
+        return [
+            f"{left.recipe}#{left.pull} at {refs.pulls.get(left.pull)}"
+            for left, refs in listed
+            if refs and f"{run.world.mirror(left.recipe)}#{left.pull}" in opened
+        ]
+
+    expect.equal("what is left to a person", expected=heads(run.baseline), seen=heads(run.now))
 
 
 @pytest.mark.dependency(name="phase 6", depends=["phase 5"], scope="session")
