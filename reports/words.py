@@ -59,6 +59,8 @@ CHANGE_TITLES: Mapping[str, str] = {
     "sync-main": "Sync main",
     "propose-suite": "Propose suite",
     "merge-suite": "Merge suite",
+    "describe-suite": "Describe the proof in the suite's pull request",
+    "withdraw-suite": "Withdraw a proposed suite",
     "enroll": "Enroll in the poll set",
     "enrollment": "Enroll in the poll set",
     "enrollment-commit": "Enroll in the poll set",

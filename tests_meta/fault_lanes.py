@@ -148,7 +148,7 @@ def _swarm(settings: WorldSettings) -> dict[str, Any]:
 def _served(settings: WorldSettings) -> str:
     """POLL_REPOS in the specification of the bridge's service."""
     spec = _swarm(settings)["services"][BRIDGE]["Spec"]["TaskTemplate"]["ContainerSpec"]
-    return next(e.partition("=")[2] for e in spec["Env"] if e.startswith("POLL_REPOS="))
+    return next(str(e).partition("=")[2] for e in spec["Env"] if e.startswith("POLL_REPOS="))
 
 
 def left_behind(settings: WorldSettings, eyes: Eyes, talk: Mapping[str, list[Any]]) -> list[str]:
@@ -174,7 +174,8 @@ def units_of(settings: WorldSettings) -> list[str]:
     systemctl = settings.host_dir / "bin/systemctl"
     said = ""
     for kind in ("list-units", "list-timers"):
-        done = subprocess.run([str(systemctl), kind, "--all", "--no-legend", "--plain"], capture_output=True, text=True)
+        words = [str(systemctl), kind, "--all", "--no-legend", "--plain"]
+        done = subprocess.run(words, capture_output=True, text=True)
         said += done.stdout
     return sorted(set(re.findall(r"muster-(?:revert|switch)-\S+", said)))
 
@@ -225,8 +226,10 @@ def poll_file_at(lane: Lane, commit: str) -> str:
     return Eyes(lane.settings).git("cc-ci", "show", f"{commit}:{POLL_FILE}")
 
 
-def in_lanes(folder: Path, jobs: Mapping[str, Callable[[Lane], T]], *, roster: str = ROSTER) -> dict[str, Future[T]]:
-    """Do all jobs, several at a time, each in a lane that nobody else uses meanwhile; failures stay in the futures."""
+def in_lanes(
+    folder: Path, jobs: Mapping[str, Callable[[Lane], T]], *, roster: str = ROSTER
+) -> dict[str, Future[T]]:
+    """Do all jobs, several at a time, each in a lane of its own meanwhile; failures stay in the futures."""
     lanes = [Lane(folder / f"lane{number}", roster) for number in range(min(LANES, len(jobs)) or 1)]
     waiting = list(jobs)
     futures: dict[str, Future[T]] = {name: Future() for name in jobs}

@@ -1,7 +1,7 @@
 """Every fault of the embedded world leads to what its table says: exit code, verdict, and state of the world.
 
-On every push one fault of each kind is shown; ``MUSTER_ALL_FAULTS=1`` shows all. The world is read by git, SQLite,
-symlinks and the host's own systemctl, before and after each run, never by muster's clients.
+On every push one fault of each kind is shown; ``MUSTER_ALL_FAULTS=1`` shows all. The world is read by git,
+SQLite, symlinks and the host's own systemctl, before and after each run, never by muster's clients.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def test_a_fault_leaves_the_world_in_its_state(sweep: Mapping[str, Future[Attack
 
 @pytest.mark.parametrize("name", SHOWN)
 def test_what_needs_a_person_says_what_to_do(sweep: Mapping[str, Future[Attack]], name: str) -> None:
-    """A run that did not end well names at least one thing to do, or an assertion with what was expected and seen."""
+    """A run that did not end well names a thing to do, or an assertion with what was expected and seen."""
     ran = sweep[name].result().ran
     if EXPECTED[name].exit == 0:
         assert [one for one in ran.summary["findings"] if one["severity"] == "action"] == []
