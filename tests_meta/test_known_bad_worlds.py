@@ -1,0 +1,338 @@
+"""Worlds in which one thing is wrong: each goes red by the test that is about it, and nothing else is blamed.
+
+Each starts from a world that is known to be good (a run in it is green, see test_whole_rehearsal), is spoilt by
+git, HTTP or a file, as a person would spoil it, and is then visited by a run of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fixtures.rehearsal import night
+from tests_meta.eyes import POLL_FILE, Eyes
+from tests_meta.forge_server import git_environment
+from tests_meta.rehearsals import CONVERGED, NIGHT, Ran, Station
+from tests_meta.stories import Story, lay_night
+
+NEW_RECIPE = "gitea"
+
+
+@pytest.fixture
+def converged(story: Story, station: Station) -> Iterator[Station]:
+    """A good world, running, to be spoilt."""
+    assert story.applied.ran.exit == 0
+    with station.live(CONVERGED) as live:
+        yield live
+
+
+@pytest.fixture
+def healthy(story: Story, station: Station) -> Station:
+    """A good world, running, for what breaks it only while it lasts."""
+    assert story.applied.ran.exit == 0
+    return station.untouched(CONVERGED)
+
+
+class Person:
+    """Somebody with a clone of one repository, and plain git."""
+
+    def __init__(self, station: Station, name: str, folder: Path, *, upstream: bool = False) -> None:
+        settings = station.settings
+        base = f"{settings.upstream_url}/{settings.upstream_owner}" if upstream else f"{settings.forge_url}/{settings.org}"
+        login = f"{settings.bot}:{settings.operator_token}@"
+        self._url = f"{base}/{name}.git" if upstream else f"{base}/{name}.git".replace("://", f"://{login}", 1)
+        self.folder = folder / name
+        self.git("clone", "--quiet", self._url, str(self.folder), cwd=folder)
+
+    def git(self, *arguments: str, cwd: Path | None = None) -> str:
+        done = subprocess.run(["git", *arguments], cwd=cwd or self.folder, env=git_environment(), text=True,
+                              capture_output=True, timeout=60, check=False)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def push(self, *, force: bool = False) -> str:
+        """Commit what was changed and push it to main; returns the commit."""
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--allow-empty", "--message", "by hand")
+        self.git("push", "--quiet", *(["--force"] if force else []), "origin", "HEAD:main")
+        return self.git("rev-parse", "HEAD")
+
+    def edit_poll_set(self, old: str, new: str) -> str:
+        file = self.folder / POLL_FILE
+        text = file.read_text()
+        assert old in text
+        file.write_text(text.replace(old, new, 1))
+        return self.push()
+
+
+def about(titles: set[str], recipe: str) -> set[str]:
+    """Those of the titles that are about this recipe, without its name."""
+    return {title.removesuffix(f": {recipe}") for title in titles if title.endswith(f": {recipe}")}
+
+
+def others_passed(ran: Ran, recipe: str) -> bool:
+    """Whether every other recipe came through all phases."""
+    passed = ran.titles("passed")
+    return all(f"it has passed muster: {name}" in passed for name in night.RECIPES if name != recipe)
+
+
+# -- mirrors -----------------------------------------------------------------------------------------------
+
+
+def test_a_mirror_of_another_repository_is_red_and_left_alone(converged: Station, tmp_path: Path) -> None:
+    """Somebody filled cryptpad's mirror with something else: its head is not upstream's, nobody's work is
+    overwritten, a person is told, and the other eighteen pass."""
+    person = Person(converged, "cryptpad", tmp_path)
+    person.git("checkout", "--quiet", "--orphan", "elsewhere")
+    head = person.push(force=True)
+    ran = converged.visit().demand(1)
+    assert {"it was brought up to date", "its head is upstream's head"} <= about(_spelt(ran.failed), "cryptpad")
+    assert {title for title in ran.failed if not title.endswith(": cryptpad")} == set()
+    assert others_passed(ran, "cryptpad")
+    assert Eyes(converged.settings).refs("cryptpad")["refs/heads/main"] == head
+    assert [f["recipe"] for f in ran.of("finding") if f["id"] == "mirror-cryptpad"] == ["cryptpad"]
+    assert ran.of("intent") == []
+
+
+def _spelt(titles: set[str]) -> set[str]:
+    """Function names have no apostrophes; sentences do."""
+    return {title.replace("upstreams", "upstream's") for title in titles}
+
+
+@pytest.mark.parametrize("recipe", ["custom-html", "hedgedoc", "ghost", "mumble"])
+def test_one_recipe_without_an_upstream_stops_nobody_else(healthy: Station, recipe: str) -> None:
+    """One that was always polled, the one with a carried suite, a canary, one whose mirror was created: it alone is
+    red, by name, and the other eighteen pass all phases."""
+    with healthy.breaking({"listener": "upstream", "path": f"/{recipe}\\.git/", "action": "status:404"}):
+        ran = healthy.visit("--health").demand(1)
+    assert "upstream has the recipe" in about(ran.failed, recipe)
+    assert all(title.endswith(f": {recipe}") for title in ran.failed), ran.failed
+    assert others_passed(ran, recipe)
+    summary = ran.summary
+    assert [name for name, row in summary["recipes"].items() if row["mirrored"] is not True] == [recipe]
+
+
+def test_each_recipe_can_fail_alone(healthy: Station) -> None:
+    """Whichever of the nineteen has no upstream, a survey misses exactly that one and reads all the others."""
+    from fixtures.roster import load_roster
+    from fixtures.site import load_site
+    from fixtures.survey import take
+    from fixtures.world.connect import reading, resolve
+
+    site, roster = load_site(healthy.site), load_roster(healthy.roster)
+    for recipe in roster.names:
+        world = reading(site, resolve(site))
+        with healthy.breaking({"listener": "upstream", "path": f"/{recipe}\\.git/", "action": "status:500"}):
+            survey = take(world, roster)
+        world.close()
+        assert set(roster.names) - set(survey.upstreams) == {recipe}
+        assert list(survey.problems) == [f"upstream {recipe}"]
+        assert len(survey.mirrors) == 19
+
+
+def test_a_missing_upstream_stops_neither_the_migration_nor_its_record(station: Station) -> None:
+    """On the night itself: mumble cannot be fetched. The other eighteen are mirrored, polled and released; mumble is
+    named, is not created empty, and is not enrolled."""
+    lay_night(station)
+    with station.live(NIGHT), station.breaking(
+        {"listener": "upstream", "path": "/mumble\\.git/", "action": "status:404"}
+    ):  # fmt: skip
+        ran = station.visit().demand(1)
+        eyes = Eyes(station.settings)
+        assert f"{eyes.settings.org}/mumble" not in eyes.running_poll_set()
+        assert len(eyes.running_poll_set()) == len(set(eyes.running_poll_set())) == 19
+        assert eyes.poll_set() == eyes.running_poll_set()
+        assert eyes.refs("mumble") == {}
+        for recipe in set(night.MIRROR_MISSING) - {"mumble"}:
+            assert eyes.refs(recipe) == eyes.refs(recipe, upstream=True)
+    assert all(title.endswith(": mumble") for title in ran.failed), ran.failed
+    assert others_passed(ran, "mumble")
+    assert {key: ran.summary[key] for key in ("mirrored", "polled")} == {"mirrored": 18, "polled": 18}
+    assert ran.summary["verdict"] == "failed"
+
+
+# -- the poll set ------------------------------------------------------------------------------------------
+
+
+def test_a_poll_set_that_is_short_of_one_in_git_is_drift(converged: Station, tmp_path: Path) -> None:
+    """Somebody took plausible out of bridge.nix: the health check says so and what would mend it."""
+    org = converged.settings.org
+    Person(converged, "cc-ci", tmp_path).edit_poll_set(f",{org}/plausible", "")
+    ran = converged.visit("--health").demand(1)
+    assert ran.summary["verdict"] == "drift"
+    planned = ran.summary["planned"]
+    assert [step["target"] for step in planned if step["kind"] == "enroll"] == [f"{org}/cc-ci: {POLL_FILE}"]
+    assert "it is in the poll set: plausible" in ran.titles("failed") | ran.titles("skipped")
+
+
+def test_a_running_bridge_that_is_short_of_one_is_red(station: Station, story: Story) -> None:
+    """Git and checkout say twenty, the task's environment says nineteen: only the last one means polled."""
+    assert story.applied.ran.exit == 0
+    station.lay(CONVERGED)
+    swarm = station.settings.host_dir / "var/lib/docker/swarm.json"
+    entry = f",{station.settings.org}/plausible"
+    text = swarm.read_text()
+    assert entry in text
+    swarm.write_text(text.replace(entry, ""))
+    station.start()
+    ran = station.visit()
+    assert len(Eyes(station.settings).running_poll_set()) == 19
+    station.end()
+    assert ran.exit in (1, 11), ran.output[-3000:]
+    assert {"it was deployed or needed nothing", "it is polled: plausible"} & ran.failed
+    assert "three poll sets are one" in ran.failed
+
+
+def test_an_entry_that_stands_twice_is_red_and_left_alone(converged: Station, tmp_path: Path) -> None:
+    """muster does not tidy up what it did not write: it names the entry and what a person has to do."""
+    org = converged.settings.org
+    head = Person(converged, "cc-ci", tmp_path).edit_poll_set(f",{org}/n8n", f",{org}/n8n,{org}/n8n")
+    ran = converged.visit().demand(1)
+    assert "the poll set could be brought to its end state" in ran.failed
+    (finding,) = [line for line in ran.of("finding") if line["id"] == "enrollment"]
+    assert f"{org}/n8n stands twice" in finding["what"]
+    assert Eyes(converged.settings).refs("cc-ci")["refs/heads/main"] == head
+    assert ran.of("intent") == []
+
+
+def test_an_entry_that_nobody_knows_is_red_and_left_alone(converged: Station, tmp_path: Path) -> None:
+    """A repository that is polled and not on the roster: it is named, neither removed nor accepted."""
+    org = converged.settings.org
+    head = Person(converged, "cc-ci", tmp_path).edit_poll_set(f",{org}/n8n", f",{org}/n8n,{org}/wordpress")
+    ran = converged.visit("--health").demand(1)
+    assert "the poll set could be brought to its end state" in ran.failed
+    assert "wordpress" in ran.output
+    assert Eyes(converged.settings).refs("cc-ci")["refs/heads/main"] == head
+
+
+# -- the host ----------------------------------------------------------------------------------------------
+
+
+def at_home(station: Station, *arguments: str) -> str:
+    """git in the host's checkout, as an operator on the host."""
+    checkout = station.settings.host_dir / "root/cc-ci"
+    done = subprocess.run(["git", "-C", str(checkout), *arguments], env=git_environment(), text=True,
+                          capture_output=True, timeout=60, check=True)  # fmt: skip
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("kind", ["diverged", "dirty"])
+def test_a_stale_checkout_withholds_the_deploy(converged: Station, tmp_path: Path, kind: str) -> None:
+    """cc-ci's head moved on and the checkout cannot follow: claimed and flagged, exit 13, nothing built or switched."""
+    Person(converged, "cc-ci", tmp_path).push()
+    if kind == "diverged":
+        at_home(converged, "commit", "--quiet", "--allow-empty", "--message", "by hand on the host")
+    else:
+        (converged.settings.host_dir / "root/cc-ci/flake.nix").open("a").write("# by hand\n")
+    before = Eyes(converged.settings).host()
+    ran = converged.visit().demand(13)
+    assert ran.summary["verdict"] == "withheld"
+    assert "the checkout is the committed head" in ran.failed
+    assert Eyes(converged.settings).host() == before
+    (finding,) = [line for line in ran.of("finding") if line["id"] == "deploy-withheld"]
+    assert "/root/cc-ci" in finding["what"]
+    assert finding["do"]
+    assert "switch" not in {line["kind"] for line in ran.of("intent")}
+
+
+def a_twentieth(station: Station, tmp_path: Path) -> Path:
+    """Put a new recipe upstream and its suite into cc-ci; returns a roster with its one more line."""
+    settings = station.settings
+    template = Eyes(settings).bare("custom-html", upstream=True)
+    bare = Eyes(settings).bare(NEW_RECIPE, upstream=True)
+    station.end()
+    from fixtures.rehearsal.forge.store import Store
+
+    store = Store(settings.upstream_dir)
+    store.create_repo(settings.upstream_owner, NEW_RECIPE)
+    subprocess.run(["git", "-C", str(bare), "fetch", "--quiet", str(template), "+refs/*:refs/*"],
+                   env=git_environment(), check=True)  # fmt: skip
+    store.note_pushed(settings.upstream_owner, NEW_RECIPE)
+    store.close()
+    roster = tmp_path / "roster.toml"
+    line = f"  {{ name = {json.dumps(NEW_RECIPE)}, enroll = true }},\n]"
+    roster.write_text(station.roster.read_text().replace("]", line, 1) if False else re.sub(
+        r"(\n\]\n)", f"\n{line}\n", station.roster.read_text(), count=1))  # fmt: skip
+    return roster
+
+
+def cover(station: Station, tmp_path: Path) -> None:
+    """Somebody writes the suite of the twentieth recipe, in the image of custom-html's."""
+    person = Person(station, "cc-ci", tmp_path)
+    template, suite = (person.folder / "tests" / name for name in ("custom-html", NEW_RECIPE))
+    subprocess.run(["cp", "-r", str(template), str(suite)], check=True)
+    person.push()
+
+
+def test_a_bridge_that_was_not_replaced_is_red_and_rolled_back(station: Station, story: Story, tmp_path: Path) -> None:
+    """A twentieth recipe is enrolled, the switch succeeds, and the old task goes on polling nineteen: that is no
+    deploy. The host goes back to its recorded generation, and git with it."""
+    assert story.applied.ran.exit == 0
+    station.lay(CONVERGED)
+    roster = a_twentieth(station, tmp_path)
+    station.start("bridge-not-replaced")
+    cover(station, tmp_path)
+    eyes = Eyes(station.settings)
+    before, polled, task = eyes.host(), eyes.running_poll_set(), eyes.poll_set()
+    ran = station.visit(roster=roster).demand(11)
+    after, running, in_git = eyes.host(), eyes.running_poll_set(), eyes.poll_set()
+    station.end()
+    assert {"it was deployed or needed nothing", "a new bridge polls the new set"} & ran.failed
+    assert f"it is polled: {NEW_RECIPE}" in ran.failed
+    assert ran.summary["verdict"] == "rolled-back"
+    assert (running, in_git) == (polled, task)
+    assert {name: after[name] for name in ("running", "boots", "generation")} == {
+        name: before[name] for name in ("running", "boots", "generation")
+    }
+
+
+def test_a_twentieth_recipe_is_one_line(station: Station, story: Story, tmp_path: Path) -> None:
+    """Its mirror is created, it is enrolled, deployed and polled; the other nineteen are not touched."""
+    assert story.applied.ran.exit == 0
+    station.lay(CONVERGED)
+    roster = a_twentieth(station, tmp_path)
+    assert len(set(roster.read_text().splitlines()) - set(station.roster.read_text().splitlines())) == 1
+    station.start()
+    cover(station, tmp_path)
+    eyes = Eyes(station.settings)
+    before = eyes.all_refs()
+    ran = station.visit(roster=roster).demand(0)
+    assert eyes.running_poll_set()[-1] == f"{eyes.settings.org}/{NEW_RECIPE}"
+    assert len(eyes.running_poll_set()) == 21
+    assert eyes.refs(NEW_RECIPE) == eyes.refs(NEW_RECIPE, upstream=True) != {}
+    assert {name: eyes.refs(name)["refs/heads/main"] for name in night.RECIPES} == {
+        name: before[name]["refs/heads/main"] for name in night.RECIPES
+    }
+    station.end()
+    assert [ran.summary[key] for key in ("expected", "mirrored", "covered", "polled")] == [20] * 4
+
+
+# -- verdicts ----------------------------------------------------------------------------------------------
+
+
+def test_a_verdict_that_is_older_than_the_suite_proves_nothing(station: Station) -> None:
+    """Every open head carries a green status from before and no new build ever reports: the suite is not merged, the
+    proposal is taken back, and later phases wait for it."""
+    lay_night(station)
+    with station.live(NIGHT, "stale-green"):
+        eyes = Eyes(station.settings)
+        before, host = eyes.refs("cc-ci"), eyes.host()
+        ran = station.visit()
+        assert ran.exit == 1, ran.output[-3000:]
+        after = eyes.refs("cc-ci")
+        assert after["refs/heads/main"] == before["refs/heads/main"]
+        assert eyes.host() == host
+    assert "the carried suite is in ccci: hedgedoc" in ran.failed
+    waiting: dict[str, Any] = {line["title"]: line for line in ran.of("assertion") if line["outcome"] == "skipped"}
+    assert waiting["it was deployed or needed nothing"]["message"].startswith("waits for phase 2")
+    assert ran.summary["recipes"]["hedgedoc"]["green"] is not True
+
+
+_ = os
