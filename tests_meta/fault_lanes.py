@@ -1,4 +1,4 @@
-"""A small world for attacks on a run, what can be seen of it from outside, and lanes that make many attacks at once.
+"""A small world for attacks on a run, what can be seen of it from outside, and lanes for many attacks at once.
 
 The roster is small, so that an attack takes seconds; it holds one recipe for each thing that a fault can hit. A
 lane is a `Station` of its own: its world has its own folder and ports and is put back for every attack.
@@ -53,7 +53,9 @@ class Lane(Station):
 
     def start(self, *faults: str) -> None:
         self.end()
-        self._running = rehearsal_world.start(folder=self.world, pace=PACE, faults=faults, recipes=self.recipes)
+        self._running = rehearsal_world.start(
+            folder=self.world, pace=PACE, faults=faults, recipes=self.recipes
+        )
 
     def begin(self, state: str, *faults: str) -> None:
         """Lay out the world in `state` (or a new one, seeded with `faults`, for ""), and start it misbehaving."""
@@ -135,7 +137,10 @@ def _git(folder: Path, *words: str) -> str:
     if not (folder / ".git").exists():
         return "no checkout"
     done = subprocess.run(
-        ["git", "-c", "safe.directory=*", "-C", str(folder), *words], capture_output=True, text=True, check=True
+        ["git", "-c", "safe.directory=*", "-C", str(folder), *words],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return done.stdout.strip()
 
@@ -152,7 +157,7 @@ def _served(settings: WorldSettings) -> str:
 
 
 def left_behind(settings: WorldSettings, eyes: Eyes, talk: Mapping[str, list[Any]]) -> list[str]:
-    """Scratch branches, open scratch pull requests, trigger comments of the bot, units, and a lock that is held."""
+    """Scratch branches and open pull requests, trigger comments of the bot, units, and a lock that is held."""
     left = [
         f"{name} {ref}"
         for name, refs in eyes.all_refs().items()
@@ -212,9 +217,9 @@ def converged_but(sight: Sight, recipes: Iterable[str], *, missing: str = "") ->
 
 
 def live_differs(before: Sight, after: Sight) -> list[str]:
-    """What of the host, its checkout, and the poll set is not what it was."""
+    """What of the host and the poll set is not what it was; an alert is for people, and stays for them."""
     wrong = [f"{name}: {before.host[name]} -> {after.host[name]}" for name in before.host
-             if after.host[name] != before.host[name] and name != "checkout"]  # fmt: skip
+             if after.host[name] != before.host[name] and name not in ("checkout", "alerts")]  # fmt: skip
     if after.poll_set != before.poll_set:
         wrong.append(f"the poll set in git is {after.poll_set}")
     if after.served != before.served:

@@ -27,8 +27,14 @@ class Answer:
     then_close: bool = False
 
     def encoded(self) -> bytes:
-        headers = {"Content-Type": "application/json", "Content-Length": str(len(self.body)), "Date": formatdate(usegmt=True)}
-        lines = [f"HTTP/1.1 {self.status} Said"] + [f"{k}: {v}" for k, v in (headers | dict(self.headers)).items()]
+        headers = {
+            "Content-Type": "application/json",
+            "Content-Length": str(len(self.body)),
+            "Date": formatdate(usegmt=True),
+        }
+        lines = [f"HTTP/1.1 {self.status} Said"] + [
+            f"{k}: {v}" for k, v in (headers | dict(self.headers)).items()
+        ]
         return "\r\n".join(lines).encode() + b"\r\n\r\n" + self.body[: self.cut]
 
 

@@ -70,7 +70,9 @@ class Ran:
     @property
     def problem(self) -> str:
         """What a run that was refused said, without pytest's own words around it."""
-        said = re.findall(r"^(?:ERROR|! _pytest\.outcomes\.Exit|!+)?:? ?.*?muster: (.+?)(?: !+)?$", self.output, re.M)
+        said = re.findall(
+            r"^(?:ERROR|! _pytest\.outcomes\.Exit|!+)?:? ?.*?muster: (.+?)(?: !+)?$", self.output, re.M
+        )
         return str(said[-1]) if said else ""
 
     def demand(self, status: int) -> Ran:
@@ -206,7 +208,9 @@ class Station:
         self.end()
         return muster("--world", str(self.world), *arguments, **options)
 
-    def visit(self, *arguments: str, roster: Path | None = None, site: Path | None = None, **options: Any) -> Ran:
+    def visit(
+        self, *arguments: str, roster: Path | None = None, site: Path | None = None, **options: Any
+    ) -> Ran:
         """A run against the world that runs, by its site file, as against a real system."""
         assert self._running is not None
         where = ("--site", str(site or self.site), "--roster", str(roster or self.roster))

@@ -76,9 +76,7 @@ class SuiteWorld:
         site = load_site(site_file)
         site_file.write_text(kept)
         keys = resolve(site)
-        roster = Roster(
-            recipes=tuple(Recipe(name=n, upstream=n) for n in names)
-        )
+        roster = Roster(recipes=tuple(Recipe(name=n, upstream=n) for n in names))
         world = writing(site, keys) if mode is Mode.APPLY else reading(site, keys)
         survey = take(world, roster)
         options = Options(mode, None, None, None, 0.02, (), (), "live", frozenset(), folder)

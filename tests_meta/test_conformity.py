@@ -16,7 +16,9 @@ CCCI = Path(__file__).parents[1] / "fixtures" / "rehearsal" / "ccci" / "tests"
 
 
 def folder(recipe: str) -> dict[str, bytes]:
-    found = (path for path in (CCCI / recipe).rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    found = (
+        path for path in (CCCI / recipe).rglob("*") if path.is_file() and "__pycache__" not in path.parts
+    )
     return {path.relative_to(CCCI / recipe).as_posix(): path.read_bytes() for path in found}
 
 
@@ -75,7 +77,10 @@ class TestMore:
         {"functional__test_more_py": FIXTURE + "\n\ndef test_it(guest):\n    assert guest\n"},
         {"functional__x_client_py": "import json\n", "functional__test_more_py": "import x_client\n" + GOOD},
         {"recipe_meta_py": CALLABLE},
-        {"ops_py": "def pre_backup(app):\n    pass\n", "test_backup_py": "def test_it(backed_up):\n    pass\n"},
+        {
+            "ops_py": "def pre_backup(app):\n    pass\n",
+            "test_backup_py": "def test_it(backed_up):\n    pass\n",
+        },
     ],
 )
 def test_what_cc_ci_allows_is_no_difference(template: Template, changes: dict[str, str]) -> None:
@@ -86,18 +91,27 @@ def test_what_cc_ci_allows_is_no_difference(template: Template, changes: dict[st
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"recipe_meta_py": "HEALHT_PATH = '/'\n"}, "recipe_meta.py sets HEALHT_PATH, which cc-ci does not know"),
+        (
+            {"recipe_meta_py": "HEALHT_PATH = '/'\n"},
+            "recipe_meta.py sets HEALHT_PATH, which cc-ci does not know",
+        ),
         ({"recipe_meta_py": "if True:\n    HEALTH: str = '/'\n"}, "recipe_meta.py sets HEALTH,"),
         ({"recipe_meta_py": "def READY():\n    pass\n"}, "recipe_meta.py sets READY,"),
         ({"functional__test_b_py": "def test_it(page):\n    pass\n"}, "test_it asks for the fixture page"),
         ({"functional__test_b_py": MARKED}, "test_it asks for the fixture page"),
-        ({"functional__test_b_py": LOST + "\ndef test_it(guest): ...\n"}, "_guest asks for the fixture nobody"),
+        (
+            {"functional__test_b_py": LOST + "\ndef test_it(guest): ...\n"},
+            "_guest asks for the fixture nobody",
+        ),
         ({"functional__test_b_py": "import httpx\n" + GOOD}, "functional/test_b.py imports httpx"),
         ({"functional__test_b_py": "def test_it():\n    import requests\n"}, "imports requests"),
         ({"functional__test_b_py": "import distutils\n" + GOOD}, "imports distutils"),
         ({"functional__test_b_py": "from .client import x\n" + GOOD}, "imports .client: a relative import"),
         ({"functional__test_b_py": "X = 1\n"}, "functional/test_b.py holds no test"),
-        ({"functional__test_b_py": "def test_it(:\n"}, "functional/test_b.py is no Python that can be parsed"),
+        (
+            {"functional__test_b_py": "def test_it(:\n"},
+            "functional/test_b.py is no Python that can be parsed",
+        ),
         ({"integration__test_b_py": GOOD}, "integration is no part of a suite"),
     ],
 )

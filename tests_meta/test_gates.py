@@ -67,7 +67,13 @@ def test_what_a_plan_foresees_is_neither_passed_nor_forgotten(reason: str) -> No
     assert result.why_closed() == ""
 
 
-@given(st.lists(st.tuples(st.sampled_from([None, "ghost", "immich"]), st.sampled_from(["passed", "failed", "skipped"]))))
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([None, "ghost", "immich"]), st.sampled_from(["passed", "failed", "skipped"])
+        )
+    )
+)
 def test_a_gate_never_opens_on_nothing(notes: list[tuple[str | None, str]]) -> None:
     """An open gate means: something ran, nothing about the whole system failed, and one recipe is whole if any was tried."""
     if phase(*notes).why_closed():
@@ -159,23 +165,46 @@ def test_any_selection_becomes_one_that_can_be_trusted(indices: set[int], random
 def test_a_module_brings_the_modules_before_it() -> None:
     """`pytest phases/test_3_enrollment.py` collects phases 0, 1 and 2 as well."""
     assert earlier_phases(["phases/test_3_enrollment.py"], PHASES) == [str(module) for module in MODULES[:3]]
-    assert earlier_phases(["phases/test_2_suites.py::test_gate"], PHASES) == [str(module) for module in MODULES[:2]]
+    assert earlier_phases(["phases/test_2_suites.py::test_gate"], PHASES) == [
+        str(module) for module in MODULES[:2]
+    ]
 
 
-@pytest.mark.parametrize("arguments", [["phases/test_0_preflight.py"], ["phases"], [], ["tests_meta/test_site.py"]])
-def test_nothing_is_added_where_nothing_is_missing(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "arguments", [["phases/test_0_preflight.py"], ["phases"], [], ["tests_meta/test_site.py"]]
+)
+def test_nothing_is_added_where_nothing_is_missing(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The first phase, the whole folder, nothing at all, or tests of something else."""
     monkeypatch.chdir(ROOT)
     assert earlier_phases(arguments, PHASES) == []
 
 
 def test_only_the_phases_are_phases() -> None:
-    """A file of the same name elsewhere is not one, and a recipe is only what is called so."""
+    """A file of the same name elsewhere is not one."""
     assert phase_of(item(4, "test_x")) == 4
     assert phase_of(SimpleNamespace(path=Path("/elsewhere/test_4_deploy.py"))) is None  # type: ignore[arg-type]
-    assert recipe_of(item(1, "test_x[ghost]", recipe="ghost")) == "ghost"
-    assert recipe_of(item(5, "test_x[ghost]", canary="ghost")) is None
-    assert recipe_of(item(5, "test_x")) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("recipe", "ghost"),
+        ("carried", "ghost"),
+        ("canary", "ghost"),
+        ("item", "ghost: backup pull request 1"),
+    ],
+)
+def test_what_is_about_one_recipe_is_counted_as_that_recipes(name: str, value: str) -> None:
+    """A canary that is not answered, a suite that is not proven: one recipe's failure, not the whole system's."""
+    assert recipe_of(item(5, "test_x", **{name: value})) == "ghost"
+
+
+def test_what_is_about_no_recipe_is_about_the_whole_system() -> None:
+    """A scope of the token, a mark of the host, or nothing at all."""
+    assert recipe_of(item(0, "test_x", scope="write:issue")) is None
+    assert recipe_of(item(0, "test_x")) is None
 
 
 def test_there_are_seven_phases_each_with_a_gate() -> None:

@@ -121,7 +121,8 @@ def test_many_commands_share_one_connection(host: HostWriter) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["it's", 'a "b" c', "$HOME `id` $(id)", "back\\slash", "two\nlines", "ünï ☃", "; exit 9 #", "*", "-n"]
+    "text",
+    ["it's", 'a "b" c', "$HOME `id` $(id)", "back\\slash", "two\nlines", "ünï ☃", "; exit 9 #", "*", "-n"],
 )
 def test_quoted_words_arrive_as_they_are(host: HostWriter, text: str) -> None:
     """Through our quoting, the login shell and /bin/sh, nothing is expanded that was quoted."""
@@ -278,7 +279,9 @@ def test_a_server_that_never_greets_is_unreachable_in_time(far: Far) -> None:
     """A port that accepts and says nothing does not hold the run."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        (known := far.folder / "silent_known_hosts").write_text(far.known_hosts.read_text().replace(str(far.port), str(port)))
+        (known := far.folder / "silent_known_hosts").write_text(
+            far.known_hosts.read_text().replace(str(far.port), str(port))
+        )
         reader = HostReader(replace(far.address, port=port, known_hosts=known, connect_s=0.5))
         started = time.monotonic()
         with pytest.raises(Unreachable):
@@ -393,7 +396,9 @@ sys.stdin.read()
 def test_what_is_held_does_not_outlive_a_killed_run(far: Far) -> None:
     """kill -9 here: the process there sees its input end, and a lock with it."""
     words = [str(far.port), getpass.getuser(), str(far.known_hosts), str(far.folder / "id_ed25519")]
-    ours = subprocess.Popen([sys.executable, "-c", HOLDER, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    ours = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert ours.stdout is not None
     pid = int(ours.stdout.readline())
     assert Path(f"/proc/{pid}").exists()
@@ -446,16 +451,23 @@ def test_a_section_cannot_change_the_ones_after_it(host: HostWriter) -> None:
 
 @given(
     texts=st.lists(
-        st.tuples(st.text(st.characters(blacklist_characters="\x1e\x1f", blacklist_categories=["Cs"])), st.integers(0, 255)),
+        st.tuples(
+            st.text(st.characters(blacklist_characters="\x1e\x1f", blacklist_categories=["Cs"])),
+            st.integers(0, 255),
+        ),
         min_size=1,
         max_size=4,
     ),
     data=st.data(),
 )
-def test_a_cut_answer_is_never_taken_for_a_whole_one(texts: list[tuple[str, int]], data: st.DataObject) -> None:
+def test_a_cut_answer_is_never_taken_for_a_whole_one(
+    texts: list[tuple[str, int]], data: st.DataObject
+) -> None:
     """Whole: every section as it was said. Cut anywhere inside: unreachable, or at most the last status is shorter."""
     commands = {f"part-{number}": "" for number in range(len(texts))}
-    pieces = [f"\x1e{name}\x1f{text}\x1f{status}" for name, (text, status) in zip(commands, texts, strict=True)]
+    pieces = [
+        f"\x1e{name}\x1f{text}\x1f{status}" for name, (text, status) in zip(commands, texts, strict=True)
+    ]
     whole = "motd\n" + "".join(pieces)
     found = sections.parse(whole, commands, where="host")
     assert [(found[name].text, found[name].status) for name in commands] == texts

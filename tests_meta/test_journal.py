@@ -45,7 +45,9 @@ def written(path: Path) -> bytes:
     journal = Journal(path)
     journal.write("run", durable=True, run="20260602T001300Z-test-apply", site="test", mode="apply")
     one_change(journal, evidence="sha 1")
-    journal.write("finding", id="x", severity="action", what="Söméthing <b>", where="here", do="Look.", recipe=None)
+    journal.write(
+        "finding", id="x", severity="action", what="Söméthing <b>", where="here", do="Look.", recipe=None
+    )
     journal.write("end", durable=True, exit=0, verdict="converged")
     journal.close()
     return path.read_bytes()
@@ -108,7 +110,11 @@ def test_a_confirmed_change_says_what_was_seen_after_it(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("raised", "result"),
-    [(Unknown("the answer is lost"), "unknown"), (Conflict("somebody was faster"), "failed"), (KeyError("x"), "failed")],
+    [
+        (Unknown("the answer is lost"), "unknown"),
+        (Conflict("somebody was faster"), "failed"),
+        (KeyError("x"), "failed"),
+    ],
 )
 def test_what_a_change_raised_is_recorded_and_goes_on(path: Path, raised: Exception, result: str) -> None:
     """A lost answer is not a failure: nobody knows. Everything else that is raised is one."""
@@ -319,7 +325,11 @@ def test_a_journal_that_cannot_be_opened_says_so(tmp_path: Path, wrong: str) -> 
     """One error of this project's own, which says that nothing was changed."""
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
-    place = {"a folder": "folder", "no folder": "nowhere/journal.jsonl", "below a file": "file/journal.jsonl"}[wrong]
+    place = {
+        "a folder": "folder",
+        "no folder": "nowhere/journal.jsonl",
+        "below a file": "file/journal.jsonl",
+    }[wrong]
     with pytest.raises(JournalBroken, match="cannot be opened") as caught:
         Journal(tmp_path / place)
     assert "nothing was changed" in caught.value.do
@@ -383,7 +393,9 @@ def test_an_edited_record_is_not_shown_as_if_it_were_one(path: Path) -> None:
     assert "Traceback" not in shown.stderr
 
 
-@pytest.mark.parametrize(("arguments", "status"), [((), 2), (("show",), 2), (("hide", "x"), 2), (("show", "/no/run"), 4)])
+@pytest.mark.parametrize(
+    ("arguments", "status"), [((), 2), (("show",), 2), (("hide", "x"), 2), (("show", "/no/run"), 4)]
+)
 def test_a_wrong_command_line_is_explained(arguments: tuple[str, ...], status: int) -> None:
     """Usage, or which path was expected; no traceback."""
     shown = show(*arguments)

@@ -91,7 +91,14 @@ def test_a_deselected_test_below_the_last_phase_is_put_back(everything: list[str
 
 def test_it_can_be_started_from_anywhere(everything: list[str], tmp_path: Path) -> None:
     """From another folder, by the phases' full path: cron does not change folders."""
-    ran = muster("--collect-only", "-q", "-c", str(ROOT / "pyproject.toml"), phases=[str(ROOT / "phases")], cwd=tmp_path)
+    ran = muster(
+        "--collect-only",
+        "-q",
+        "-c",
+        str(ROOT / "pyproject.toml"),
+        phases=[str(ROOT / "phases")],
+        cwd=tmp_path,
+    )
     assert len([line for line in ran.demand(0).output.splitlines() if "::" in line]) == len(everything)
 
 

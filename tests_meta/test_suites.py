@@ -15,12 +15,15 @@ from fixtures.errors import Drift
 from fixtures.options import Mode
 from fixtures.roll import covered
 from fixtures.run import Run, Verdict
-from fixtures.suite_files import Suite, git_blob, named_tests, suites_in, with_names
-from fixtures.suite_work import COMMIT_LINE
+from fixtures.suite_files import Suite, git_blob, named_tests, payload_suites, suites_in, with_names
+from fixtures.suite_work import COMMIT_LINE, SuiteWork
 from fixtures.survey import CcciState
 from fixtures.world.forge import TreeEntry
 from tests_meta.ci_world import git
+from tests_meta.forge_server import ForgeUnderTest, forge
 from tests_meta.suite_world import GOOD, PAYLOAD, RED, SuiteWorld, kinds, suite, suite_world
+
+__all__ = ["forge"]
 
 ALL = ("atlas", "beacon", "cinder", "delta", "ember", "fjord", "hedgedoc")
 ON_RECIPE = "recipe-pull-request"
@@ -35,6 +38,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SuiteWorld]:
 def gone_through(run: Run) -> dict[str, str]:
     """Phase 2 of a run: what came of each recipe, in one word."""
     return {name: proposal.outcome.state for name, proposal in suites.settle(run).proposals.items()}
+
+
+def left_open(world: SuiteWorld, recipe: str) -> Run:
+    """A run that proposed a suite for `recipe`, red if it were built, and got no further."""
+    run = world.run({recipe: suite(recipe, RED)})
+    files = payload_suites(run.payload)[recipe]
+    assert run.writer
+    SuiteWork(run, run.writer, recipe, files).propose()
+    assert world.has_branch(run, recipe)
+    return run
 
 
 def test_a_recipe_with_a_folder_in_the_payload_gets_its_suite(world: SuiteWorld) -> None:
@@ -70,17 +83,14 @@ def test_the_pull_request_says_what_it_adds_and_how_it_was_proven(world: SuiteWo
 
 
 def test_an_unproven_proposal_is_found_again_then_replaced_then_taken_back(world: SuiteWorld) -> None:
-    """Red: it stays open. Run again: the same one. Carry another suite: closed, proposed anew, as one commit."""
+    """The next run takes the open one up; red, it stays. Another suite: closed, and anew as one commit."""
+    (first,) = world.pulls(left_open(world, "beacon"), "beacon")
     red = world.run({"beacon": suite("beacon", RED)})
     assert gone_through(red) == {"beacon": "failed"}
     assert "not proven" in red.findings[0].what
-    (first,) = world.pulls(red, "beacon")
+    assert kinds(red) == ["testme-comment"]
+    assert world.pulls(red, "beacon") == [first]
     assert (first.state, world.files(red, "beacon")) == ("open", set())
-
-    again = world.run({"beacon": suite("beacon", RED)})
-    assert gone_through(again) == {"beacon": "failed"}
-    assert kinds(again) == ["testme-comment"]
-    assert world.pulls(again, "beacon") == [first]
 
     mended = world.run({"beacon": suite("beacon")})
     assert gone_through(mended) == {"beacon": "changed"}
@@ -103,7 +113,7 @@ def test_an_unproven_proposal_is_found_again_then_replaced_then_taken_back(world
 
 def test_a_proposal_that_somebody_made_superfluous_is_closed(world: SuiteWorld) -> None:
     """Somebody wrote another suite meanwhile: a plan says that it would be closed, an apply closes it."""
-    assert gone_through(world.run({"cinder": suite("cinder", RED)})) == {"cinder": "failed"}
+    left_open(world, "cinder")
     world.commit({f"tests/cinder/{path}": text for path, text in suite("cinder").items()}, branch="main")
     plan = world.run({"cinder": suite("cinder", RED)}, mode=Mode.PLAN)
     assert gone_through(plan) == {"cinder": "unchanged"}
@@ -120,7 +130,7 @@ def test_a_proposal_that_somebody_made_superfluous_is_closed(world: SuiteWorld) 
 
 def test_what_a_person_pushed_to_a_proposal_is_left_to_them(world: SuiteWorld) -> None:
     """A proposal with somebody else's commit is neither merged nor closed; that is a finding."""
-    assert gone_through(world.run({"delta": suite("delta", RED)})) == {"delta": "failed"}
+    left_open(world, "delta")
     world.commit({"tests/delta/functional/test_theirs.py": GOOD}, branch="muster/suite-delta")
     run = world.run({"delta": suite("delta")})
     assert gone_through(run) == {"delta": "failed"}
@@ -146,7 +156,9 @@ def test_a_suite_unlike_the_template_is_one_finding_and_stops_nothing_else(world
     assert (gone_through(apply), kinds(apply), world.pulls(apply, "fjord")) == ({"fjord": "failed"}, [], [])
 
 
-def test_it_is_proven_on_the_recipe_where_cc_ci_cannot_test_its_own(world: SuiteWorld, tmp_path: Path) -> None:
+def test_it_is_proven_on_the_recipe_where_cc_ci_cannot_test_its_own(
+    world: SuiteWorld, tmp_path: Path
+) -> None:
     """`suite_proof = "recipe-pull-request"`: hedgedoc's suite is merged, then proven on hedgedoc's own #1."""
     (tmp_path / "hedgedoc").symlink_to(PAYLOAD / "hedgedoc")
     run = world.run(tmp_path, proof=ON_RECIPE)
@@ -309,7 +321,38 @@ def test_without_a_template_nothing_is_proposed(world: SuiteWorld) -> None:
     """cc-ci has no such folder: there is nothing to compare with, and that is said."""
     run = world.run({"ember": suite("ember")}, mode=Mode.PLAN)
     run.world = dataclasses.replace(
-        run.world, site=dataclasses.replace(run.site, ccci=dataclasses.replace(run.site.ccci, template="nobody"))
+        run.world,
+        site=dataclasses.replace(run.site, ccci=dataclasses.replace(run.site.ccci, template="nobody")),
     )
     with pytest.raises(Drift, match="template of all suites in tests/nobody/"):
         suites.demand_conformity(run, "ember", {})
+
+
+def test_a_forge_hands_out_a_commit_with_all_its_files(forge: ForgeUnderTest) -> None:
+    """As a tar.gz, in which the suites' files are found byte for byte; 500 for a commit that is not there."""
+    files = {f"tests/ghost/{path}": text for path, text in suite("ghost").items()}
+    remote = forge.new_repo(files)
+    path = f"{remote.api}/archive/{remote.head()}.tar.gz"
+    answer = forge.until(lambda: (got := forge.api().get(path)).status_code == 200 and got, "the archive")
+    blobs = {name.removeprefix("tests/ghost/"): git_blob(text.encode()) for name, text in files.items()}
+    (read,) = with_names({"ghost": Suite("ghost", blobs)}, "tests", answer.content).values()
+    assert read.named == {"functional/test_front_page.py": ("test_front_page_answers",)}
+    assert forge.api().get(f"{remote.api}/archive/{'0' * 40}.tar.gz").status_code == 500
+
+
+def test_a_closed_proposal_can_be_opened_again(forge: ForgeUnderTest) -> None:
+    """Its branch deleted and made again at the same commit: the pull request opens with the head it had."""
+    remote, bot = forge.new_repo({"a": "1"}), forge.api()
+    pull = forge.new_pull(remote, {"b": "2"}, branch="muster/suite-x")
+    path = f"{remote.api}/pulls/{pull['number']}"
+    assert bot.patch(path, json={"state": "closed"}).status_code == 201
+    assert bot.delete(f"{remote.api}/branches/muster/suite-x").status_code == 204
+    made = bot.post(
+        f"{remote.api}/branches",
+        json={"new_branch_name": "muster/suite-x", "old_ref_name": pull["head"]["sha"]},
+    )
+    assert made.status_code == 201, made.text
+    assert bot.patch(path, json={"state": "open"}).status_code == 201
+    now = forge.pull(remote, pull["number"])
+    assert (now["state"], now["head"]["sha"]) == ("open", pull["head"]["sha"])
+    assert now["head"]["ref"] == "muster/suite-x"

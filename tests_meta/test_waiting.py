@@ -52,7 +52,9 @@ def scripted(*outcomes: object) -> tuple[list[object], object]:
     return left, look
 
 
-def until(look: object, *, limit_s: float = 5.0, watcher: Noting | None = None, interval_s: float = SHORT_S) -> object:
+def until(
+    look: object, *, limit_s: float = 5.0, watcher: Noting | None = None, interval_s: float = SHORT_S
+) -> object:
     waiter = Waiter(watcher or Noting(), interval_s=interval_s)
     return waiter.until("the mirror", look, limit_s=limit_s)  # type: ignore[arg-type]  # scripted
 
@@ -220,7 +222,16 @@ def on_a_terminal(folder: Path) -> str:
     (folder / "test_wait.py").write_text(WATCHED)
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", str(folder), str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(folder),
+        str(folder),
+    ]
     process = subprocess.Popen(command, cwd=folder, env=environment(PYTHONPATH=str(ROOT), TERM="xterm"),
                                stdin=theirs, stdout=theirs, stderr=theirs)  # fmt: skip
     os.close(theirs)

@@ -61,7 +61,9 @@ def test_every_recipe_is_mirrored(story: Story, recipe: str) -> None:
     mirror = story.applied.world["forge"][recipe]
     upstream = story.applied.world["upstream"][recipe]
     assert upstream["refs/heads/main"]
-    wanted = {ref: sha for ref, sha in upstream.items() if ref == "refs/heads/main" or ref.startswith("refs/tags/")}
+    wanted = {
+        ref: sha for ref, sha in upstream.items() if ref == "refs/heads/main" or ref.startswith("refs/tags/")
+    }
     assert {ref: mirror.get(ref) for ref in wanted} == wanted
 
 
@@ -192,11 +194,19 @@ def test_each_canary_was_built_and_answered(story: Story, eyes: Eyes, canary: st
     assert [build["status"] for build in builds] == ["failure"], "known red, as on that night"
     head = builds[0]["params"]["REF"]
     _, statuses = eyes.api(f"/repos/{eyes.settings.org}/{canary}/statuses/{head}")
-    mine = [s for s in statuses if s["context"] == "cc-ci/testme" and s["target_url"].endswith(f"/{builds[0]['number']}")]
+    mine = [
+        s
+        for s in statuses
+        if s["context"] == "cc-ci/testme" and s["target_url"].endswith(f"/{builds[0]['number']}")
+    ]
     assert "failure" in [status["status"] for status in mine]
     assert {status["creator"]["login"] for status in mine} == {eyes.settings.bot}
     recorded = story.applied.ran.summary["recipes"][canary]
-    assert (recorded["triggerable"], recorded["green"], recorded["build"]) == (True, False, builds[0]["number"])
+    assert (recorded["triggerable"], recorded["green"], recorded["build"]) == (
+        True,
+        False,
+        builds[0]["number"],
+    )
 
 
 def test_the_summary_counts_what_the_world_holds(story: Story) -> None:
@@ -207,7 +217,9 @@ def test_the_summary_counts_what_the_world_holds(story: Story) -> None:
     assert summary["regressions"] == summary["planned"] == []
     assert set(CANARIES) | {"hedgedoc"} == set(summary["triggered"])
     assert [phase["phase"] for phase in summary["phases"]] == list(range(7))
-    assert all(phase["passed"] and not phase["failed"] and not phase["skipped"] for phase in summary["phases"])
+    assert all(
+        phase["passed"] and not phase["failed"] and not phase["skipped"] for phase in summary["phases"]
+    )
 
 
 def test_every_write_that_the_forge_saw_stands_in_the_record(story: Story) -> None:
@@ -215,7 +227,11 @@ def test_every_write_that_the_forge_saw_stands_in_the_record(story: Story) -> No
     kinds = [change["kind"] for change in story.applied.ran.summary["changes"]]
     created = [w for w in story.applied.writes if w.startswith("POST /api/v1/orgs/") and "-muster-" not in w]
     assert len(created) == kinds.count("create-mirror") == 3
-    comments = [w for w in story.applied.writes if w.startswith("POST") and w.endswith("/comments") and "-muster-" not in w]
+    comments = [
+        w
+        for w in story.applied.writes
+        if w.startswith("POST") and w.endswith("/comments") and "-muster-" not in w
+    ]
     assert len(comments) == kinds.count("testme-comment") == 4
     commits = [w for w in story.applied.writes if w.startswith("POST") and w.endswith("/cc-ci/contents")]
     assert len(commits) == kinds.count("propose-suite") + kinds.count("enroll") == 2
@@ -249,7 +265,13 @@ def test_waits_can_be_watched(story: Story) -> None:
     """For each push, switch and build: what for, how long, and how long at most."""
     waits = story.applied.ran.of("wait")
     said = " / ".join(wait["what"] for wait in waits)
-    for words in ("to show main", "the switch on", "the new bridge", "a build of ghost", "the verdict of build"):
+    for words in (
+        "to show main",
+        "the switch on",
+        "the new bridge",
+        "a build of ghost",
+        "the verdict of build",
+    ):
         assert words in said
     assert all(wait["result"] == "reached" and wait["seconds"] <= wait["limit_s"] for wait in waits)
     long = [wait for wait in waits if wait["seconds"] >= 1]
@@ -276,7 +298,9 @@ def test_no_secret_is_in_anything_that_was_written_or_said(story: Story) -> None
     def found_in(data: bytes) -> list[bytes]:
         return [secret for secret in secrets if secret in data]
 
-    homes = b"".join(path.read_bytes() for path in (settings.root / "world.json", settings.secrets_dir / "id_ed25519"))
+    homes = b"".join(
+        path.read_bytes() for path in (settings.root / "world.json", settings.secrets_dir / "id_ed25519")
+    )
     assert found_in(homes) == secrets, "the search finds nothing: this test would see nothing"
     for chapter in (story.planned, story.applied, story.repeated, story.checked):
         assert found_in(chapter.ran.output.encode()) == []
@@ -313,7 +337,10 @@ def test_the_second_run_changes_nothing_and_asks_nobody(story: Story, eyes: Eyes
     assert story.repeated.ran.of("intent") == []
     assert story.repeated.world == story.applied.world
     assert [write for write in story.repeated.writes if "-muster-scope-probe" not in write] == []
-    assert len([build for build in eyes.builds() if build["event"] == "custom" and build["number"] > SEEDED]) == 4
+    assert (
+        len([build for build in eyes.builds() if build["event"] == "custom" and build["number"] > SEEDED])
+        == 4
+    )
 
 
 def test_the_second_run_checks_as_much_as_the_first(story: Story) -> None:
