@@ -1,4 +1,4 @@
-"""Looks at a world without any of muster's own clients: git in the bare repositories, HTTP by urllib, SQLite, /proc.
+"""Looks at a world without muster's own clients: git in the bare repositories, HTTP by urllib, SQLite, /proc.
 
 If muster misread the world and judged by its own misreading, its tests would agree with it. These do not ask it.
 """
@@ -73,9 +73,13 @@ class Eyes:
 
     def running_poll_set(self) -> list[str]:
         """The poll set in the environment of this world's one running bridge process."""
-        found = list(self._bridges())
+        found = self.running_poll_sets()
         assert len(found) == 1, f"{len(found)} bridges run"
-        return found[0]["POLL_REPOS"].split(",")
+        return found[0]
+
+    def running_poll_sets(self) -> list[list[str]]:
+        """Of every bridge process of this world: while one replaces another there may be none, or two."""
+        return [bridge["POLL_REPOS"].split(",") for bridge in self._bridges()]
 
     def _bridges(self) -> list[dict[str, str]]:
         bridges = []

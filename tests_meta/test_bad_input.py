@@ -13,7 +13,7 @@ import resource
 import shutil
 import socket
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -209,11 +209,16 @@ def _broken(path: Path) -> None:
     (path / "world.json").write_text('{"pace": 1}')
 
 
+def _half(path: Path) -> None:
+    path.mkdir()
+    (path / "world.json").write_text("{")
+
+
 WORLDS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a file": (lambda path: path.write_text("x"), "folder"),
     "somebody's files": (_foreign, "other files"),
     "another version's world": (_broken, "world.json"),
-    "no JSON": (lambda path: (path.mkdir(), (path / "world.json").write_text("{")), "world.json"),
+    "no JSON": (_half, "world.json"),
 }
 
 
@@ -468,5 +473,3 @@ def test_a_full_disk_at_the_very_end_does_not_change_the_exit(night: Station, tm
     assert all(left_in(ran).values()), left_in(ran)
     assert "journal.jsonl" in left_in(ran)
 
-
-_: Sequence[str] = ()

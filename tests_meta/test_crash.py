@@ -174,6 +174,7 @@ def test_recover_undo_all_brings_the_baseline_back(crashes: Mapping[str, Future[
     seen = crashes[f"back {kind}"].result()
     assert seen.killed.exit == KILLED
     seen.settled.demand(0)
+    assert "INTERNALERROR" not in seen.settled.output
     assert live_differs(seen.before, seen.after) == []
     assert seen.after.host["checkout"] == seen.before.host["checkout"]
     assert orphans(seen.after) == []
