@@ -1,0 +1,102 @@
+"""What a killed run left is found by the next one, and two musters do not work on one host at the same time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests_meta.ci_world import until
+from tests_meta.eyes import Eyes
+from tests_meta.fault_lanes import SEEDED, Lane, left_behind, live_differs
+from tests_meta.rehearsals import ROOT, command, environment
+
+HELD = "before line 3 "
+
+
+@pytest.fixture(scope="module")
+def lane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lane]:
+    """One running world; nothing here changes it but a run that is stopped before its first change."""
+    made = Lane(tmp_path_factory.mktemp("recovery") / "lane")
+    made.begin(SEEDED)
+    yield made
+    made.clear()
+
+
+@pytest.fixture
+def first(lane: Lane, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A muster that has the lock and stands still."""
+    names = tmp_path / "boundaries"
+    arguments = (
+        "phases/",
+        "--site",
+        str(lane.site),
+        "--roster",
+        str(lane.roster),
+        "-p",
+        "tests_meta.crash_plugin",
+    )
+    process = subprocess.Popen(
+        command(*arguments, "--reports", str(tmp_path / "first"), "-o", f"cache_dir={tmp_path / 'cache'}"),
+        cwd=ROOT,
+        env=environment(MUSTER_STOP_AT=HELD, MUSTER_STOP_BY="STOP", MUSTER_BOUNDARIES=str(names)),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    until(lambda: names.exists() and HELD in names.read_text(), what="the first muster at its boundary")
+    yield process
+    if process.poll() is None:
+        os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_a_second_muster_is_refused_and_told_by_whom(
+    lane: Lane, first: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    """Exit 13, nothing written; it says who holds the lock, since when, and how to take over from a dead one."""
+    before = lane.sight()
+    assert before.left == ("the lock muster-rehearsal.lock",)
+    second = lane.visit(reports=tmp_path / "second").demand(13)
+    assert f"pid {first.pid} " in second.output
+    assert " since 20" in second.output
+    assert "fuser -k" in second.output
+    assert lane.sight() == before
+    assert second.summary["verdict"] == "withheld"
+
+
+def test_a_run_that_only_reads_does_not_need_the_lock(
+    lane: Lane, first: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    """A plan beside a running migration is told, not refused."""
+    assert first.poll() is None
+    lane.visit("--plan", reports=tmp_path / "plan").demand(10)
+
+
+def test_a_dead_owners_lock_is_gone(lane: Lane, first: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    """kill -9, and the next run gets the lock at once; positive control: before that, the host says it is held."""
+    settings = lane.settings
+    assert left_behind(settings, Eyes(settings), Eyes(settings).database()) != []
+    first.kill()
+    first.wait()
+    until(lambda: not lane.sight().left, what="the lock gone")
+    lane.visit("--recover", reports=tmp_path / "first").demand(0)
+
+
+def test_a_run_that_was_refused_leaves_nothing_to_settle(
+    lane: Lane, first: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    """Its journal has an end: the run after it does not take it for a killed one."""
+    before = lane.sight()
+    reports = tmp_path / "second"
+    lane.visit(reports=reports).demand(13)
+    first.kill()
+    first.wait()
+    until(lambda: not lane.sight().left, what="the lock gone")
+    again = lane.visit("--recover", reports=reports).demand(0)
+    assert "settling" not in again.output
+    assert live_differs(before, lane.sight()) == []
