@@ -8,8 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from tests_meta.rehearsals import Station
-from tests_meta.stories import Story, tell
+from tests_meta.rehearsals import CONVERGED, NIGHT, Station
+from tests_meta.stories import Story, lay_night, tell
+
+# Each runs whole rehearsals by the dozen. They are for an hour of one's own: MUSTER_LONG=1 pytest tests_meta/
+LONG = [
+    "test_faults.py",
+    "test_crash.py",
+    "test_signals.py",
+    "test_recovery.py",
+    "test_bad_input.py",
+    "test_known_bad_worlds.py",
+    "test_no_room.py",
+    "test_wrong_site.py",
+]
+collect_ignore = [] if os.environ.get("MUSTER_LONG") else LONG
 
 ALLOWED_SKIPS = Path(__file__).with_name("allowed_skips.txt")
 
@@ -26,6 +39,21 @@ def station(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Station]:
 def story(station: Station) -> Story:
     """Plan, apply, apply again and health, one after the other in one world; told once."""
     return tell(station)
+
+
+@pytest.fixture
+def night(station: Station) -> Station:
+    """The world of the night, in which nothing is done yet, running; for tests that leave it as it is."""
+    if not station.has(NIGHT):
+        lay_night(station)
+    return station.untouched(NIGHT)
+
+
+@pytest.fixture
+def converged(story: Story, station: Station) -> Station:
+    """A world in which all is done, running; for tests that leave it as it is."""
+    assert story.applied.ran.exit == 0
+    return station.untouched(CONVERGED)
 
 
 def pytest_configure(config: pytest.Config) -> None:

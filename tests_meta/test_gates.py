@@ -75,7 +75,7 @@ def test_what_a_plan_foresees_is_neither_passed_nor_forgotten(reason: str) -> No
     )
 )
 def test_a_gate_never_opens_on_nothing(notes: list[tuple[str | None, str]]) -> None:
-    """An open gate means: something ran, nothing about the whole system failed, and one recipe is whole if any was tried."""
+    """Open means: something ran, nothing about the whole system failed, and one recipe is whole if any was tried."""
     if phase(*notes).why_closed():
         return
     ran = [(recipe, outcome) for recipe, outcome in notes if outcome != "skipped"]
@@ -125,7 +125,7 @@ def names(items: list[Any]) -> list[str]:
 
 
 def test_earlier_phases_are_put_back_whole() -> None:
-    """One test of phase 2 brings phases 0 and 1, and its own phase's gate; nothing of phase 2 besides, nothing later."""
+    """One test of phase 2 brings phases 0 and 1, and its own phase's gate; nothing else of phase 2, nothing later."""
     chosen = [one for one in EVERYTHING if (phase_of(one), one.name) == (2, "test_b")]
     arrange(chosen, EVERYTHING)
     assert names(chosen) == ["0 a", "0 b", "0 gate", "1 a", "1 b", "1 gate", "2 b", "2 gate"]

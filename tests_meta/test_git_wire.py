@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import subprocess
@@ -153,7 +152,7 @@ HOSTILE = {
 @pytest.mark.parametrize("line", HOSTILE.values(), ids=HOSTILE)
 def test_what_git_would_not_allow_never_becomes_an_argument(line: str) -> None:
     """Ids and names of a hostile upstream are refused whole, not handed to git push."""
-    with pytest.raises(Unreachable, match="saw .* in it"):
+    with pytest.raises(Unreachable, match=r"saw .* in it"):
         parsed(advertisement(f"{SHA} HEAD", line, f"{OTHER} refs/heads/z"))
 
 
@@ -456,9 +455,7 @@ def test_every_failure_of_git_is_one_of_ours(workspace: Workspace) -> None:
         "http://no-such-host.invalid/x.git",
         "http://127.0.0.1:99999/x.git",
     ):
-        for act in itertools.chain(["fetch", "push"]):
-            with pytest.raises(MusterError):
-                if act == "fetch":
-                    workspace.fetch(Remote(url), ["refs/heads/main"], store="x")
-                else:
-                    workspace.push(Remote(url), "x", [("refs/heads/main", ZERO, SHA)])
+        with pytest.raises(MusterError):
+            workspace.fetch(Remote(url), ["refs/heads/main"], store="x")
+        with pytest.raises(MusterError):
+            workspace.push(Remote(url), "x", [("refs/heads/main", ZERO, SHA)])
