@@ -80,7 +80,9 @@ def test_signal_from_outside(tmp_path: Path) -> None:
     """SIGINT while a test waits: the row, the record and the page are there, and the exit code is pytest's 2."""
     process = Suite(
         tmp_path,
-        "import threading\ndef test_cut():\n    print('waiting', flush=True)\n    threading.Event().wait(60)",
+        # A shell starts its background jobs with SIGINT ignored, and children inherit that.
+        "import signal, threading\ndef test_cut():\n    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "    print('waiting', flush=True)\n    threading.Event().wait(60)",
     ).start("-s")
     assert process.stdout is not None
     for line in process.stdout:
