@@ -64,6 +64,7 @@ class LittleServer:
         self.connections = 0
         self.most_at_once = 0
         self.hold: Callable[[], object] = lambda: None
+        self.hung_up = threading.Event()
         self._at_once = 0
         self._lock = threading.Lock()
         self._over = threading.Event()
@@ -119,6 +120,7 @@ class LittleServer:
         finally:
             with self._lock:
                 self._at_once -= 1
+            self.hung_up.set()
 
     def _say(self, link: socket.socket, answer: Script) -> bool:
         if answer == RESET:

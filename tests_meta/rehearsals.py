@@ -67,18 +67,20 @@ class Ran:
     def failed(self) -> set[str]:
         return self.titles("failed")
 
-    @property
-    def problem(self) -> str:
-        """What a run that was refused said, without pytest's own words around it."""
-        said = re.findall(
-            r"^(?:ERROR|! _pytest\.outcomes\.Exit|!+)?:? ?.*?muster: (.+?)(?: !+)?$", self.output, re.M
-        )
-        return str(said[-1]) if said else ""
-
     def demand(self, status: int) -> Ran:
-        """Itself, when it ended with this exit code."""
+        """Itself, when it ended with this exit code and without a traceback of muster's or pytest's own."""
         assert self.exit == status, f"exit {self.exit}, expected {status}:\n{self.output[-4000:]}"
+        for words in ("Traceback (most recent call last)", "INTERNALERROR"):
+            assert words not in self.output, self.output[-4000:]
         return self
+
+    def refused(self) -> str:
+        """The one sentence of a run that was refused with exit 4 before it began."""
+        found = re.findall(r"^ERROR: muster: (.+)$", self.demand(4).output, re.M)
+        assert len(found) == 1, self.output
+        assert found[0].endswith("."), found[0]
+        assert len(found[0]) < 600, found[0]
+        return str(found[0])
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -139,6 +141,10 @@ def muster(
 
 def _runs(reports: Path) -> list[Path]:
     return sorted((reports / "runs").glob("*")) if (reports / "runs").is_dir() else []
+
+
+def files_below(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
 
 
 def listed(*arguments: str, phases: Sequence[str] = ("phases/",)) -> list[str]:

@@ -6,7 +6,6 @@ against each that is there.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import getpass
 import os
@@ -28,62 +27,13 @@ from hypothesis import strategies as st
 
 from fixtures.errors import BadSetting, Refused, Unknown, Unreachable, WrongHost
 from fixtures.rehearsal.host.keys import key_pair
-from fixtures.rehearsal.host.layout import HostPaths
-from fixtures.rehearsal.host.sshd import OpenSsh, SshServer, find_sshd
-from fixtures.rehearsal.host.sshd_paramiko import ParamikoSsh
-from fixtures.rehearsal.world import free_ports
+from fixtures.rehearsal.host.sshd import find_sshd
 from fixtures.world import sections
 from fixtures.world.host import HostAddress, HostReader, HostWriter
 from tests_meta.ci_world import until
+from tests_meta.far_end import Far, Relay
 
 LIMIT_S = 20.0
-
-
-class Far:
-    """An ssh server on loopback, in a thread of its own, and what a client needs to reach it."""
-
-    def __init__(self, folder: Path, kind: str) -> None:
-        self.folder, self.port = folder, free_ports(1)[0]
-        self.paths = HostPaths(folder / "far")
-        for place in (self.paths.ssh, self.paths.home, self.paths.libexec, self.paths.root / "var" / "log"):
-            place.mkdir(parents=True)
-        (self.paths.libexec / "session").write_text('exec /bin/sh -c "$SSH_ORIGINAL_COMMAND"\n')
-        self.host_key, client_key = self.paths.ssh / "host_key", folder / "id_ed25519"
-        public = key_pair(self.host_key)
-        authorized = self.paths.ssh / "authorized_keys"
-        authorized.write_text(key_pair(client_key) + "\n")
-        self.known_hosts = folder / "known_hosts"
-        self.known_hosts.write_text(f"[127.0.0.1]:{self.port} {public}\n")
-        self.address = HostAddress(address="127.0.0.1", user=getpass.getuser(), port=self.port,
-                                   known_hosts=self.known_hosts, identity_file=client_key, connect_s=5.0)  # fmt: skip
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-        self.server: SshServer = (
-            OpenSsh(self.paths, port=self.port, host_key=self.host_key)
-            if kind == "openssh"
-            else ParamikoSsh(self.paths, port=self.port, host_key=self.host_key, authorized_keys=authorized)
-        )
-
-    def start(self) -> None:
-        asyncio.run_coroutine_threadsafe(self.server.start(), self._loop).result(20)
-
-    def stop(self) -> None:
-        """End the listener and every connection."""
-        asyncio.run_coroutine_threadsafe(self.server.stop(), self._loop).result(20)
-
-    def close(self) -> None:
-        self.stop()
-        asyncio.run_coroutine_threadsafe(_others_end(), self._loop).result(20)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-        self._loop.close()
-
-
-async def _others_end() -> None:
-    """Wait for what still runs in this loop."""
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    await asyncio.gather(*others, return_exceptions=True)
 
 
 @pytest.fixture(scope="module", params=["paramiko", "openssh"])
@@ -161,49 +111,6 @@ def test_a_command_that_does_not_end_is_ended_on_the_host(host: HostWriter, far:
 # -- a connection that is lost ---------------------------------------------------------------------------------
 
 
-class Relay:
-    """A link between us and the far end that can be cut."""
-
-    def __init__(self, far: Far) -> None:
-        self._far = far
-        self._links: list[socket.socket] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        port = self._listener.getsockname()[1]
-        known = far.folder / f"known_hosts_{port}"
-        known.write_text(far.known_hosts.read_text().replace(str(far.port), str(port)))
-        self.address = replace(far.address, port=port, known_hosts=known)
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def cut(self) -> None:
-        """End every connection as a dead link does; new ones are let through."""
-        for link in self._links:
-            with contextlib.suppress(OSError):
-                link.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self.cut()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                near, _ = self._listener.accept()
-                beyond = socket.create_connection(("127.0.0.1", self._far.port))
-                self._links += [near, beyond]
-                for source, target in ((near, beyond), (beyond, near)):
-                    threading.Thread(target=_copy, args=(source, target), daemon=True).start()
-
-
-def _copy(source: socket.socket, target: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while data := source.recv(65536):
-            target.sendall(data)
-    with contextlib.suppress(OSError):
-        target.shutdown(socket.SHUT_RDWR)
-
-
 @pytest.fixture
 def relay(far: Far) -> Iterator[Relay]:
     made = Relay(far)
@@ -269,10 +176,8 @@ def test_an_act_on_a_host_that_is_not_there_was_certainly_not_started(far: Far, 
 
 def test_a_command_that_was_killed_there_never_looks_well(host: HostWriter) -> None:
     """Whatever the far end makes of it: a status that is not 0, or no status and so unknown."""
-    try:
+    with contextlib.suppress(Unknown):
         assert host.act("kill -9 $PPID; kill -9 $$", limit_s=LIMIT_S).exit_status != 0
-    except Unknown as unknown:
-        assert "lost" in unknown.message
 
 
 def test_a_server_that_never_greets_is_unreachable_in_time(far: Far) -> None:
@@ -386,7 +291,8 @@ import sys
 from pathlib import Path
 from fixtures.world.host import HostAddress, HostWriter
 port, user, known, key = sys.argv[1:]
-host = HostWriter(HostAddress(address="127.0.0.1", user=user, port=int(port), known_hosts=Path(known), identity_file=Path(key)))
+at = {"address": "127.0.0.1", "user": user, "port": int(port)}
+host = HostWriter(HostAddress(**at, known_hosts=Path(known), identity_file=Path(key)))
 held = host.hold("echo $$; exec cat >/dev/null")
 print(held.first_line(limit_s=20), flush=True)
 sys.stdin.read()

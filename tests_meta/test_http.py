@@ -280,6 +280,7 @@ def test_a_connection_that_the_server_closed_meanwhile_is_not_used_for_a_write(
     """Idle connections die quietly; a write goes over one that lives, so its answer is not lost."""
     server.will(Answer(then_close=True), Answer(201))
     http.get("/first")
+    assert server.hung_up.wait(5)
     assert http.send("POST", "/second", {}, answers=(201,)).status_code == 201
     assert [asked.path for asked in server.asked] == ["/first", "/second"]
 

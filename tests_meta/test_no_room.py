@@ -1,0 +1,98 @@
+"""No room for the record: nothing is changed without one, and whatever happens it is said in one sentence."""
+
+from __future__ import annotations
+
+import re
+import resource
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests_meta.eyes import Eyes
+from tests_meta.rehearsals import NIGHT, Ran, Station, files_below, muster
+from tests_meta.stories import Story, lay_night
+
+
+def in_a_small_disk(folder: Path, options: str) -> list[str]:
+    """A command prefix that mounts a small file system at `folder`, for that command alone; a skip without root."""
+    unshare = shutil.which("unshare")
+    probe = [unshare or "unshare", "--mount", "sh", "-c", f"mount -t tmpfs -o size=64k tmpfs {folder}"]
+    if unshare is None or subprocess.run(probe, capture_output=True, check=False).returncode != 0:
+        pytest.skip("mounting a small file system needs root")
+    look = f'find {folder} -type f -printf "LEFT %f %s\\n"'
+    script = f'mount -t tmpfs -o {options} tmpfs {folder} && "$@"; s=$?; {look}; exit $s'
+    return [unshare, "--mount", "sh", "-c", script, "sh"]
+
+
+def left_in(ran: Ran) -> dict[str, int]:
+    """What was on the small disk when the run had ended: names and sizes."""
+    return {name: int(size) for name, size in re.findall(r"^LEFT (\S+) (\d+)$", ran.output, re.M)}
+
+
+def test_a_disk_without_room_for_a_folder_is_refused(night: Station, tmp_path: Path) -> None:
+    """Exit 4 before anything is contacted: the option that would help is named."""
+    prefix = in_a_small_disk(tmp_path, "size=64k,nr_inodes=1")
+    assert "--reports" in night.visit(reports=tmp_path / "full", prefix=prefix).refused()
+
+
+@pytest.mark.parametrize("below", ["a file", "no right to write"])
+def test_a_place_for_records_that_is_none_is_refused(tmp_path: Path, below: str) -> None:
+    """A file in its place, or a file system that cannot be written."""
+    (tmp_path / "file").write_text("")
+    reports = Path("/proc/muster") if below == "no right to write" else tmp_path / "file" / "reports"
+    assert "--reports" in muster("--health", reports=reports).refused()
+    assert files_below(tmp_path) == [tmp_path / "file"]
+
+
+@pytest.mark.parametrize("size_kb", [16, 44])
+def test_a_disk_that_fills_up_stops_the_run_before_the_next_change(
+    night: Station, tmp_path: Path, size_kb: int
+) -> None:
+    """In the header, in phase 0, in phase 1: said once and clearly; the world is as it was; no empty file is left."""
+    before = Eyes(night.settings).everything()
+    folder = tmp_path / "small"
+    folder.mkdir()
+    ran = night.visit(reports=folder, prefix=in_a_small_disk(folder, f"size={size_kb}k"))
+    ran.demand(2 if size_kb > 20 else 1)
+    assert "cannot be written: No space left on device" in ran.output
+    assert Eyes(night.settings).everything() == before
+    assert all(left_in(ran).values()), left_in(ran)
+
+
+def test_a_disk_that_fills_up_among_the_changes_stops_there_and_the_next_run_goes_on(
+    station: Station, tmp_path: Path
+) -> None:
+    """Mirrors were created, their record is on disk, and no further change was made; with room again, the next run
+    reads that record and goes on."""
+    lay_night(station)
+    folder = tmp_path / "small"
+    folder.mkdir()
+    with station.live(NIGHT):
+
+        def limited() -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (160 * 1024, 160 * 1024))
+
+        ran = station.visit(reports=folder, before=limited)
+        assert ran.exit in (1, 2, 12), ran.output[-3000:]
+        assert "Traceback" not in ran.output
+        intents = ran.of("intent")
+        assert {line["kind"] for line in intents} >= {"create-mirror"}
+        assert "switch" not in {line["kind"] for line in intents}
+        assert station.visit(reports=folder).demand(0).summary["verdict"] == "converged"
+
+
+def test_a_full_disk_at_the_very_end_does_not_change_the_exit(
+    story: Story, night: Station, tmp_path: Path
+) -> None:
+    """The journal fits and the report does not: the run's own judgement stands, and what is missing is said."""
+    assert story.planned.ran.folder is not None
+    journal_kb = (story.planned.ran.folder / "journal.jsonl").stat().st_size // 1024
+    folder = tmp_path / "small"
+    folder.mkdir()
+    ran = night.visit("--plan", reports=folder, prefix=in_a_small_disk(folder, f"size={journal_kb + 60}k"))
+    ran.demand(10)
+    assert "No space left on device" in ran.output
+    assert all(left_in(ran).values()), left_in(ran)
+    assert "journal.jsonl" in left_in(ran)
