@@ -320,11 +320,29 @@ def test_a_killed_run_is_settled_first(reviewed: Reviewed, tmp_path: Path) -> No
 # -- and one that is ---------------------------------------------------------------------------------------
 
 
+def told(lane: Lane) -> dict[str, str]:
+    """The issues that tell people, by title."""
+    rows = Eyes(lane.settings).database()["issues"]
+    return {row[2]: "closed" if row[4] else "open" for row in rows if row[2].startswith("muster: ")}
+
+
 def test_exactly_the_plan_is_applied(reviewed: Reviewed, tmp_path: Path) -> None:
     """It converges; each change belongs to a step. A plan after it is empty and ends with 0; the old plan is
-    refused, the empty one applies and changes nothing."""
+    refused, the empty one applies and changes nothing. People are told of the drift by the health check before it,
+    and that it is healed; a plan tells nobody, and who is told is no part of a plan."""
     lane = reviewed.spoil()
+    lane.site.write_text(f'{lane.site.read_text()}\n[tell]\nissues_repository = "recipe-maintainers/cc-ci"\n')
+    lane.start()
+    assert "[tell]" in lane.site.read_text(), "a kept world keeps whom to tell"
+    lane.visit("--plan").demand(10)
+    assert told(lane) == {}
+    lane.visit("--health").demand(1)
+    issues = told(lane)
+    assert set(issues.values()) == {"open"}
+    assert {"muster: the host is not what git says", "muster: a suite does not cover its recipe"} < set(issues)
+    assert "muster: a mirror is not its upstream: keycloak, n8n, mailu, mumble" in issues
     ran = reviewed.apply().demand(0)
+    assert told(lane) == dict.fromkeys(issues, "closed")
     assert converged_but(lane.sight(), RECIPES) == []
     assert reviewed.plan["hash"] in json.dumps(ran.of("note"))
     targets = {step["target"] for step in reviewed.plan["steps"]}
