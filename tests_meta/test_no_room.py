@@ -46,7 +46,7 @@ def test_a_place_for_records_that_is_none_is_refused(tmp_path: Path, below: str)
     assert files_below(tmp_path) == [tmp_path / "file"]
 
 
-@pytest.mark.parametrize("size_kb", [16, 44])
+@pytest.mark.parametrize("size_kb", [4, 44])
 def test_a_disk_that_fills_up_stops_the_run_before_the_next_change(
     night: Station, tmp_path: Path, size_kb: int
 ) -> None:
@@ -57,6 +57,7 @@ def test_a_disk_that_fills_up_stops_the_run_before_the_next_change(
     ran = night.visit(reports=folder, prefix=in_a_small_disk(folder, f"size={size_kb}k"))
     ran.demand(2 if size_kb > 20 else 1)
     assert "cannot be written: No space left on device" in ran.output
+    assert ("\nreport: " in ran.output) is ("report.html" in left_in(ran))
     assert Eyes(night.settings).everything() == before
     assert all(left_in(ran).values()), left_in(ran)
 
