@@ -17,10 +17,7 @@ LONG = [
     "test_crash.py",
     "test_signals.py",
     "test_recovery.py",
-    "test_bad_input.py",
     "test_known_bad_worlds.py",
-    "test_no_room.py",
-    "test_wrong_site.py",
 ]
 collect_ignore = [] if os.environ.get("MUSTER_LONG") else LONG
 
