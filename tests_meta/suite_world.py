@@ -16,6 +16,7 @@ from typing import Any
 
 from fixtures.journal import FILE_NAME, Journal
 from fixtures.options import Mode, Options
+from fixtures.rehearsal.parts import choose
 from fixtures.rehearsal.site_file import SITE_FILE, write_site
 from fixtures.roster import Recipe, Roster
 from fixtures.run import Run
@@ -79,7 +80,7 @@ class SuiteWorld:
         roster = Roster(recipes=tuple(Recipe(name=n, upstream=n) for n in names))
         world = writing(site, keys) if mode is Mode.APPLY else reading(site, keys)
         survey = take(world, roster)
-        options = Options(mode, None, None, None, 0.02, (), (), "live", frozenset(), folder)
+        options = Options(mode, None, None, None, 0.02, (), choose(), "live", frozenset(), folder)
         made = Run(
             options=options,
             site=site,
