@@ -20,9 +20,9 @@ from fixtures.telling import Issues, Tonight
 from fixtures.world.http import Http
 from fixtures.world.reporter import Reporter
 from reports.distinct import distinct
+from reports.lasting import night_of
 from reports.reading import load
 from reports.record import Assertion, Finding, Planned, RunRecord
-from reports.standing import night_of
 from tests_meta import sample_runs
 from tests_meta.forge_server import BOT, ForgeUnderTest, Remote, forge
 

@@ -28,7 +28,7 @@ class News(StrEnum):
 
 
 @dataclass(frozen=True)
-class Standing:
+class Lasting:
     """What is known of one finding; dates are nights, ``2026-06-02``.
 
     `said` is the night of the last message, `digest` stands for its words then, `mode` for the run that saw it
@@ -54,9 +54,9 @@ class Standing:
 
 @dataclass(frozen=True)
 class Turn:
-    """One finding's next standing; `speaks` is whether a message may be made of it tonight."""
+    """One finding's next state; `speaks` is whether a message may be made of it tonight."""
 
-    standing: Standing
+    lasting: Lasting
     news: News
     speaks: bool
 
@@ -66,9 +66,9 @@ def night_of(started: datetime) -> str:
     return (started - timedelta(hours=12)).date().isoformat()
 
 
-def seen(old: Standing | None, *, digest: str, night: str, mode: str) -> Turn:
+def seen(old: Lasting | None, *, digest: str, night: str, mode: str) -> Turn:
     """The finding was seen tonight."""
-    fresh = Standing(since=night, nights=1, last=night, said=night, digest=digest, mode=mode)
+    fresh = Lasting(since=night, nights=1, last=night, said=night, digest=digest, mode=mode)
     if old is None:
         return Turn(fresh, News.NEW, speaks=True)
     speaks = old.said != night
@@ -81,15 +81,15 @@ def seen(old: Standing | None, *, digest: str, night: str, mode: str) -> Turn:
     return Turn(replace(counted, digest=digest, said=night), News.CHANGED, speaks=True)
 
 
-def unseen(old: Standing, *, night: str, looked: bool) -> Turn:
+def unseen(old: Lasting, *, night: str, looked: bool) -> Turn:
     """The finding was not seen tonight; `looked` says whether this run would have seen it."""
     if old.healed or not looked:
         return Turn(old, News.NOTHING, speaks=False)
     return Turn(replace(old, healed=True, said=night), News.HEALED, speaks=old.said != night)
 
 
-def read(raw: object) -> Standing | None:
-    """A standing as it was kept, or None for what a person or an accident made of it."""
+def read(raw: object) -> Lasting | None:
+    """What is known of a finding, as it was kept, or None for what a person or an accident made of it."""
     if not isinstance(raw, Mapping):
         return None
     texts = {name: raw.get(name) for name in ("since", "last", "said", "digest", "mode")}
@@ -103,4 +103,4 @@ def read(raw: object) -> Standing | None:
             date.fromisoformat(str(texts[name]))
     except ValueError:
         return None
-    return Standing(**{name: str(one) for name, one in texts.items()}, nights=nights, healed=healed)
+    return Lasting(**{name: str(one) for name, one in texts.items()}, nights=nights, healed=healed)
