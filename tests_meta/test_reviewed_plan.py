@@ -127,6 +127,16 @@ def test_a_plan_has_one_text(reviewed: Reviewed, tmp_path: Path) -> None:
     assert now == {name: value for name, value in reviewed.plan.items() if name in now}
 
 
+def test_half_a_plan_is_none(reviewed: Reviewed, tmp_path: Path) -> None:
+    """Where a phase could not be planned, nothing is there to be reviewed, not even an older plan; exit 1."""
+    out = tmp_path / "plan.json"
+    out.write_text(reviewed.file.read_text())
+    with reviewed.fresh().breaking({"listener": "forge", "path": "/api/v1/version", "action": "status:403"}):
+        ran = reviewed.lane.visit("--plan", "--out", str(out)).demand(1)
+    assert "was not written: not all phases came to their plan" in ran.output
+    assert not out.exists()
+
+
 # -- files that are no plan --------------------------------------------------------------------------------
 
 
