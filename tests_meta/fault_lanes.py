@@ -22,7 +22,7 @@ from fixtures.rehearsal.settings import WorldSettings
 from tests_meta.eyes import POLL_FILE, Eyes
 from tests_meta.rehearsals import PACE, Ran, Station
 
-LANES = 3
+LANES = 2
 RECIPES = ("keycloak", "n8n", "hedgedoc", "ghost", "mailu", "mumble")
 BRIDGE = "ccci-bridge_app"
 SEEDED, MIRRORED = "seeded", "mirrored-and-covered"

@@ -94,7 +94,8 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def command(*arguments: str, python: Sequence[str] = ()) -> list[str]:
-    return [sys.executable, *python, "-m", "pytest", *arguments]
+    # Whoever runs muster has no hypothesis; its plugin costs each run a second.
+    return [sys.executable, *python, "-m", "pytest", "-p", "no:hypothesispytest", *arguments]
 
 
 def muster(

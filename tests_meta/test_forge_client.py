@@ -10,10 +10,11 @@ import pytest
 from fixtures.errors import Conflict, Drift, Refused
 from fixtures.secret import Secret
 from fixtures.waiting import Seen, Waiter
-from fixtures.world.forge import FileWrite, ForgeReader, ForgeWriter
+from fixtures.world.forge import BeingChecked, FileWrite, ForgeReader, ForgeWriter
 from fixtures.world.git import ZERO, Remote, Workspace, advertised_refs
 from fixtures.world.http import Http
 from tests_meta.forge_server import ORG, ForgeUnderTest, forge
+from tests_meta.little_server import serving
 
 __all__ = ["forge"]
 
@@ -197,3 +198,16 @@ def test_a_wrong_token_is_refused(forge: ForgeUnderTest) -> None:
     with pytest.raises(Refused) as refusal:
         ForgeReader(http, bot="autonomic-bot").version()
     assert token not in str(refusal.value)
+
+
+def test_a_merge_that_comes_too_early_is_told_apart_from_one_that_cannot_be() -> None:
+    """405 with Gitea's own words is "not yet", and nothing was merged; any other 405 is a conflict."""
+    with serving() as server:
+        writer = ForgeWriter(Http("forge", server.url, timeout_s=5, headers={}), bot="autonomic-bot")
+        server.will_say({"message": "Please try again later"}, 405)
+        with pytest.raises(BeingChecked):
+            writer.merge_pull("o/r", 1, head="0" * 40)
+        server.will_say({"message": "The PR is already merged"}, 405)
+        with pytest.raises(Conflict) as refusal:
+            writer.merge_pull("o/r", 1, head="0" * 40)
+    assert not isinstance(refusal.value, BeingChecked)

@@ -13,10 +13,11 @@ import pytest
 from fixtures import coverage, suites, undo
 from fixtures.errors import Drift
 from fixtures.options import Mode
+from fixtures.proposals import COMMIT_LINE
 from fixtures.roll import covered
 from fixtures.run import Run, Verdict
 from fixtures.suite_files import Suite, git_blob, named_tests, payload_suites, suites_in, with_names
-from fixtures.suite_work import COMMIT_LINE, SuiteWork
+from fixtures.suite_work import SuiteWork
 from fixtures.survey import CcciState
 from fixtures.world.forge import TreeEntry
 from tests_meta.ci_world import git
