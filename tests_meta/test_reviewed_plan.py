@@ -352,7 +352,9 @@ def test_exactly_the_plan_is_applied(reviewed: Reviewed, tmp_path: Path) -> None
     assert {"muster: the host is not what git says", "muster: a suite does not cover its recipe"} < set(issues)
     assert "muster: a mirror is not its upstream: keycloak, n8n, mailu, mumble" in issues
     ran = reviewed.apply().demand(0)
-    assert told(lane) == dict.fromkeys(issues, "closed")
+    # cc-ci has suites of recipes that are not on this small roster: that stays true, and stays told.
+    still = "muster: covered, but not polled"
+    assert told(lane) == dict.fromkeys(issues, "closed") | {still: "open"}
     assert converged_but(lane.sight(), RECIPES) == []
     assert reviewed.plan["hash"] in json.dumps(ran.of("note"))
     targets = {step["target"] for step in reviewed.plan["steps"]}
