@@ -155,7 +155,9 @@ def front(forge: ForgeUnderTest, prefix: str, tls: ssl.SSLContext) -> Iterator[s
                 beyond.sendall(b"\r\n".join([asked, *lines, b"Connection: close", b"", b""]))
                 back = threading.Thread(target=_copy, args=(beyond, near), daemon=True)
                 back.start()
-                body = next((int(x.split(b":")[1]) for x in lines if x.lower().startswith(b"content-length:")), None)
+                body = next(
+                    (int(x.split(b":")[1]) for x in lines if x.lower().startswith(b"content-length:")), None
+                )
                 _copy(near, beyond, body)
                 back.join(20)
 
@@ -182,7 +184,9 @@ def _copy(source: socket.socket, target: socket.socket, size: int | None = None)
             left = None if left is None else left - len(data)
 
 
-def test_a_forge_behind_a_path_and_its_own_authority_is_used_for_all(forge: ForgeUnderTest, tmp_path: Path) -> None:
+def test_a_forge_behind_a_path_and_its_own_authority_is_used_for_all(
+    forge: ForgeUnderTest, tmp_path: Path
+) -> None:
     """API, git's refs, fetch and push below the prefix, with the named authority; without it, nothing."""
     source, target = forge.new_repo({"a": "b"}), forge.new_repo()
     files = ensure(tmp_path / "tls")

@@ -121,7 +121,12 @@ def remote(forge: ForgeUnderTest, full_name: str, proxy: str, secret: Secret | N
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("wanted", ["", LOGIN], ids=["open", "with login"])
 def test_git_goes_through_the_proxy(
-    forge: ForgeUnderTest, tmp_path: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, kind: str, wanted: str
+    forge: ForgeUnderTest,
+    tmp_path: Path,
+    workspace: Workspace,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    wanted: str,
 ) -> None:
     """Fetch and push; the login is in no argument and in no file."""
     source, target = forge.new_repo({"a": "b"}), forge.new_repo()
