@@ -33,7 +33,8 @@ TITLES = {
     "suite": "a suite does not cover its recipe",
     "suite-branch": "a proposed suite was changed by hand",
     "hollow": "a green build ran no test of its recipe",
-    "trigger": "a trigger does not lead to a verdict",
+    "trigger": "a trigger or its verdict is not as it should be",
+    "resume": "deferred work is not released",
     "enrollment": "the poll set is not what it should be",
     "deploy": "the host is not what git says",
     "deploy-withheld": "the deploy is withheld",
@@ -130,13 +131,13 @@ def distinct(record: RunRecord, *, severity: str, together: Iterable[str] = ()) 
     for finding in record.findings:
         if not finding.id.startswith(_NOT_TOLD):
             units.add(*_kind(finding), Said(finding.what, finding.where, finding.do), finding.severity)
-    _regressions(record, units)
     _left_open(record, units)
     if record.mode == "health":
         _pending(record, units)
     for assertion in record.assertions:
         if assertion.outcome not in ("passed", "skipped"):
             _assertion(assertion, units)
+    _regressions(record, units)
     if record.exit not in (0, 10) and not any(unit.severity != "info" for unit in units.all.values()):
         units.add("run", None, Said(verdict_word(record.verdict).meaning, f"exit {record.exit}"), "action")
     found = list(_brought_together(units.all.values(), record.roster, set(together)))

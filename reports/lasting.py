@@ -4,7 +4,8 @@ A sweep that writes every night about the same thing is read for a week. So what
 from night to night, in the issue that tells of it or in a file beside the runs: since when it is seen, on how
 many nights, and on which night something was last said. It does not come from the run history, which is pruned.
 
-A night is from noon to noon, UTC: a sweep that starts at 23:58 today and at 00:03 tomorrow has started twice.
+A night is from noon to noon, UTC: a sweep that starts now before and now after midnight neither skips a night nor
+counts one twice.
 """
 
 from __future__ import annotations
@@ -45,8 +46,9 @@ class Lasting:
 
     def in_words(self) -> str:
         """``seen on 3 nights since the night of 2026-06-01``."""
-        many = f"on {self.nights} nights" if self.nights > 1 else "on one night"
-        return f"seen {many} since the night of {self.since}" if self.nights > 1 else f"seen {many}, {self.since}"
+        if self.nights == 1:
+            return f"seen on one night, {self.since}"
+        return f"seen on {self.nights} nights since the night of {self.since}"
 
     def plain(self) -> dict[str, Any]:
         return asdict(self)

@@ -58,6 +58,12 @@ class Lane(Station):
             folder=self.world, pace=PACE, faults=faults, parts=self.parts, recipes=self.recipes
         )
 
+    @property
+    def supervisor(self) -> int:
+        """The process that owns the running world."""
+        assert self._running is not None
+        return self._running.pid
+
     def begin(self, state: str, *faults: str) -> None:
         """Lay out the world in `state` (or a new one, seeded with `faults`, for ""), and start it misbehaving."""
         if state:

@@ -77,6 +77,7 @@ class Place:
     remote: Remote
     healthy: RunRecord
     night: int = 0
+    runs: int = 0
 
     @property
     def forge(self) -> ForgeUnderTest:
@@ -91,8 +92,15 @@ class Place:
         """One run; returns how many requests that wrote anything it took."""
         self.night = self.night + 1 if night is None else night
         started = FIRST + timedelta(days=self.night - 1)
-        record = replace(self.healthy, findings=findings, started=started, run=f"run-{self.night}",
-                         exit=1 if findings else 0, **more)  # fmt: skip
+        self.runs += 1
+        record = replace(
+            self.healthy,
+            findings=findings,
+            started=started,
+            run=f"run-{self.runs}",
+            exit=1 if findings else 0,
+            **more,
+        )
         reporter = self.reporter()
         Issues(reporter, Tonight(record, night_of(started), lambda text: text), severity="warning").tell()
         requests = reporter.requests - 1
@@ -314,6 +322,13 @@ def test_a_finding_and_its_assertions_are_one(healthy: RunRecord) -> None:
     assert ids(alone) == ["mirror-ghost"], "a health check tells it under the same name"
 
 
+def test_a_deploy_and_what_it_broke_are_one(healthy: RunRecord) -> None:
+    """A regression of the host belongs to the deploy that failed; one without such a deploy stands for itself."""
+    broken = replace(healthy, exit=11, regressions=(("the bridge ran before and does not now", None),))
+    assert ids(replace(broken, assertions=(failed(4, "the bridge runs"),))) == ["deploy"]
+    assert ids(broken) == ["regression"]
+
+
 def test_run_ids_and_counts_do_not_make_new_findings(healthy: RunRecord) -> None:
     """An undo that was refused, a killed run that nobody settled: the same on every night."""
     names = (
@@ -382,7 +397,7 @@ def test_the_webhook_is_silent_while_nothing_changes(
 
 
 def test_a_night_is_from_noon_to_noon() -> None:
-    """A sweep at 23:58 and the next at 00:03 are two nights apart by a day, and one night with their own midnight."""
+    """A sweep that starts now before and now after midnight neither skips a night nor counts one twice."""
     assert night_of(datetime(2026, 6, 1, 23, 58, tzinfo=UTC)) == night_of(FIRST) == "2026-06-01"
     assert night_of(datetime(2026, 6, 2, 23, 58, tzinfo=UTC)) == "2026-06-02"
 

@@ -25,6 +25,7 @@ from fixtures.roster import KnownRed, Recipe, Roster
 from fixtures.run import Run
 from fixtures.site import load_site
 from fixtures.standing import Standing
+from tests_meta.library_run import close_run, open_run
 
 NIGHT = datetime(2026, 6, 2, 0, 13, tzinfo=UTC)
 TODAY = NIGHT.date()
