@@ -160,6 +160,26 @@ def test_build_json_has_drones_fields(world: World) -> None:
     assert set(world.build(1)) == always
 
 
+def test_a_build_names_its_commit_as_the_forge_does(world: World) -> None:
+    """A push links to the comparison, with git's author; a custom build to the API's commit, with the account's."""
+    pushed = next(build for build in world.builds() if build["event"] == "push")
+    assert pushed["link"] == (
+        f"{world.settings.forge_url}/{ORG}/cc-ci/compare/{pushed['before']}...{pushed['after']}"
+    )
+    custom = world.drone("POST", BUILDS, params={"branch": "main", "RECIPE": "newcomer"}).json()
+    path = f"/repos/{ORG}/cc-ci/git/commits/{custom['after']}"
+    account = world.forge("GET", path).json()["author"] or {}
+    assert custom["link"] == f"{world.settings.forge_url}/api/v1{path}"
+    assert custom["author_avatar"] == account.get("avatar_url", "")
+    assert custom["author_name"] == account.get("full_name", "")
+
+
+@pytest.mark.parametrize("path", ["/user", BUILDS, f"{BUILDS}/1", f"{BUILDS}/9999", f"{BUILDS}/x"])
+def test_json_is_sent_without_a_charset(world: World, path: str) -> None:
+    """Answers and refusals are ``application/json`` and nothing more."""
+    assert world.drone("GET", path).headers["Content-Type"] == "application/json"
+
+
 def test_unknown_commit_or_branch(world: World) -> None:
     """A commit or branch that the forge does not have is a 404, and takes no number."""
     before = world.builds(per_page=1)[0]["number"]
