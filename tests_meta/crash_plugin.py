@@ -4,9 +4,9 @@ The journal calls its observer before and after every line and around every act.
 writes each boundary's name to ``MUSTER_BOUNDARIES``, and sends this process a signal at ``MUSTER_STOP_AT`` (a
 number, or how a name begins): ``MUSTER_STOP_BY`` is KILL (the default), INT, TERM or HUP, sent
 ``MUSTER_STOP_TIMES`` times. ``MUSTER_PAUSE`` stops it (SIGSTOP) at every boundary after which something durable
-differs. Each write to the outside is a boundary too: ``wrote …`` is passed when the other side has done it, and
-before muster knows. ``MUSTER_FULL_AT`` takes the room on the disk away instead: from there on, the journal
-cannot grow.
+differs. Each write to the outside is a boundary too: ``wrote …`` and the call's first words are passed when the
+other side has done it, and before anything is made of its answer. ``MUSTER_FULL_AT`` takes the room on the disk
+away instead: from there on, the journal cannot grow.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from fixtures.world.git import Workspace
 from fixtures.world.host import HostWriter
 from fixtures.world.http import Http
 
+WORDS = 60
 SYNCED = ("run", "intent", "outcome", "undo", "end")
 
 
@@ -44,9 +45,10 @@ def _around(kind: type, method: str, observer: Observer) -> None:
     noun = f"{kind.__name__}.{method}"
 
     def observed(self: object, *arguments: Any, **named: Any) -> Any:
-        observer(f"write {noun}")
+        words = " ".join(" ".join(word for word in arguments if isinstance(word, str)).split())[:WORDS]
+        observer(f"write {noun} {words}")
         answer = write(self, *arguments, **named)
-        observer(f"wrote {noun}")
+        observer(f"wrote {noun} {words}")
         return answer
 
     setattr(kind, method, observed)
