@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-from fixtures import recovery, triggers
+from fixtures import triggers
 from fixtures.journal import FILE_NAME, Journal
 from fixtures.options import Mode, Options
 from fixtures.rehearsal.ci import model
@@ -22,6 +22,7 @@ from fixtures.rehearsal.ci.results import StageResult, TestRow
 from fixtures.rehearsal.ci.store import Store
 from fixtures.rehearsal.settings import WorldSettings
 from fixtures.rehearsal.site_file import SITE_FILE, write_site
+from fixtures.remembered import target_of
 from fixtures.roster import KnownRed, Recipe, Roster
 from fixtures.run import Run
 from fixtures.site import load_site
@@ -119,10 +120,17 @@ class Nights:
         (self.settings.root / "secrets" / "id_ed25519").touch(mode=0o600)
 
     def look(
-        self, recipes: Mapping[str, KnownRed | None], *, at: datetime = NIGHT, today: date = TODAY, **limits: float
+        self,
+        recipes: Mapping[str, KnownRed | None],
+        *,
+        at: datetime = NIGHT,
+        today: date = TODAY,
+        keep_open: bool = False,
+        **limits: float,
     ) -> tuple[Run, dict[str, Standing]]:
-        """One night: survey, read, judge; its record is closed as a finished run's."""
-        folder = self.reports / "runs" / f"{at:%Y%m%dT%H%M%S}{len(self.runs):03d}Z-rehearsal-health"
+        """One night: survey, read, judge; its record is closed as a finished run's, unless it is kept open."""
+        count = len(list(self.reports.glob("runs/*")))
+        folder = self.reports / "runs" / f"{at:%Y%m%dT%H%M%S}{count:03d}Z-rehearsal-health"
         folder.mkdir(parents=True)
         site = load_site(self.settings.root / SITE_FILE)
         for name, value in limits.items():
@@ -131,7 +139,7 @@ class Nights:
         world = reading(site, resolve(site))
         survey = take(world, roster)
         journal = Journal(folder / FILE_NAME)
-        journal.write("run", run=folder.name, site=site.name, mode="health", target=recovery.target_of(site))
+        journal.write("run", run=folder.name, site=site.name, mode="health", target=target_of(site))
         run = Run(
             options=Options(Mode.HEALTH, None, None, None, 0.02, (), (), "live", frozenset(), self.reports),
             site=site,
@@ -148,9 +156,9 @@ class Nights:
         )
         self.runs.append(run)
         standings = triggers.take_stock(run, triggers.remember(run))
-        journal.write("end", exit=0, verdict="unchanged")
-        journal.close()
-        world.close()
+        if not keep_open:
+            journal.write("end", exit=0, verdict="unchanged")
+            journal.close()
         return run, standings
 
 
