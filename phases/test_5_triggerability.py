@@ -61,6 +61,18 @@ def test_its_outcome_comes_back(canary: str, run: Run, triggers: Triggers, expec
     )
 
 
+def test_it_answered_if_it_was_asked(recipe: str, run: Run, triggers: Triggers, expect: Expectation) -> None:
+    """With --testme: in the time of one build, unless the night's time was over first."""
+    swept = triggers.swept.get(recipe)
+    expect.true(
+        f"the answer of {recipe} to --testme",
+        swept is None or swept.answered,
+        expected="an answer in its time, or not asked",
+        seen=swept.words if swept else "not asked",
+        check=swept.verdict.build_url if swept else "",
+    )
+
+
 def test_its_newest_verdict_is_no_new_red(recipe: str, run: Run, triggers: Triggers, expect: Expectation) -> None:
     """Green, or red for a reason that the roster names, or that stood before anybody looked, or the machine's."""
     expect.applied(run.mode is Mode.PLAN, f"what the verdict of {recipe} means")

@@ -170,7 +170,7 @@ def test_a_red_after_the_first_look_is_new_until_it_is_green_or_in_the_roster(
     def night(day: int, *builds: Planted) -> str:
         if builds:
             plant(world.settings, builds)
-        _, standings = nights.look(roster, at=NIGHT + timedelta(days=day))
+        _, standings = nights.look(roster, at=NIGHT + timedelta(days=day), verdict_age_d=3650)
         return f"{standings['calm'].kind} {standings['calm'].since:%d}"
 
     assert night(0) == "green 01"
@@ -193,7 +193,7 @@ def test_a_red_that_the_machine_caused_does_not_make_a_recipe_flaky(nights: Nigh
     _, before = nights.look(roster)
     assert before["limited"].kind == "environmental"
     plant(world.settings, [Planted(number=310, recipe="limited", head=main, hours=-2)])
-    _, after = nights.look(roster, at=NIGHT + timedelta(days=1))
+    _, after = nights.look(roster, at=NIGHT + timedelta(days=1), verdict_age_d=3650)
     assert after["limited"].kind == "green"
 
 

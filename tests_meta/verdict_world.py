@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-from fixtures import recovery, triggers
+from fixtures import triggers
 from fixtures.options import Mode
 from fixtures.rehearsal.ci import model
 from fixtures.rehearsal.ci import results as ci_results
@@ -21,6 +21,7 @@ from fixtures.rehearsal.ci.results import StageResult, TestRow
 from fixtures.rehearsal.ci.store import Store
 from fixtures.rehearsal.settings import WorldSettings
 from fixtures.rehearsal.site_file import SITE_FILE, write_site
+from fixtures.remembered import target_of
 from fixtures.roster import KnownRed, Recipe, Roster
 from fixtures.run import Run
 from fixtures.site import load_site
@@ -116,10 +117,17 @@ class Nights:
         (self.settings.root / "secrets" / "id_ed25519").touch(mode=0o600)
 
     def look(
-        self, recipes: Mapping[str, KnownRed | None], *, at: datetime = NIGHT, today: date = TODAY, **limits: float
+        self,
+        recipes: Mapping[str, KnownRed | None],
+        *,
+        at: datetime = NIGHT,
+        today: date = TODAY,
+        keep_open: bool = False,
+        **limits: float,
     ) -> tuple[Run, dict[str, Standing]]:
-        """One night: survey, read, judge; its record is closed as a finished run's."""
-        folder = self.reports / "runs" / f"{at:%Y%m%dT%H%M%S}{len(self.runs):03d}Z-rehearsal-health"
+        """One night: survey, read, judge; its record is closed as a finished run's, unless it is kept open."""
+        count = len(list(self.reports.glob("runs/*")))
+        folder = self.reports / "runs" / f"{at:%Y%m%dT%H%M%S}{count:03d}Z-rehearsal-health"
         folder.mkdir(parents=True)
         site = load_site(self.settings.root / SITE_FILE)
         for name, value in limits.items():
@@ -127,12 +135,12 @@ class Nights:
         roster = Roster(recipes=tuple(Recipe(name=n, upstream=n, known_red=red) for n, red in recipes.items()))
         run = open_run(site, roster, folder, mode=Mode.HEALTH, reports=self.reports)
         run.today, run.started = today, at
-        target = recovery.target_of(site)
-        run.journal.write("run", run=folder.name, site=site.name, mode="health", target=target)
+        run.journal.write("run", run=folder.name, site=site.name, mode="health", target=target_of(site))
         self.runs.append(run)
         standings = triggers.take_stock(run, triggers.remember(run))
-        run.journal.write("end", exit=0, verdict="unchanged")
-        close_run(run)
+        if not keep_open:
+            run.journal.write("end", exit=0, verdict="unchanged")
+            close_run(run)
         return run, standings
 
 
