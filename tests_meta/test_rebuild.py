@@ -30,6 +30,14 @@ from tests_meta.units import evaluated, needs
 PROPOSED = ROOT / "fixtures" / "rebuild"
 MODULE = PROPOSED / "cc-ci-rebuild.nix"
 FOREIGN = "0" * 39 + "1"
+ROSTER = """\
+recipes = [
+  { name = "keycloak", enroll = false },
+  { name = "ghost", enroll = true, known_red = { reason = "restore", until = 9999-12-31 } },
+]
+canaries = ["ghost"]
+deferred = [{ recipe = "ghost", item = "backup pull request 1" }]
+"""
 
 
 class SelfServed(Lane):
@@ -94,7 +102,7 @@ RUNS: dict[str, Callable[[SelfServed], Rebuild]] = {
 @pytest.fixture(scope="module")
 def lane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SelfServed]:
     """One place for all runs: they share the slow way to the world that they begin in."""
-    made = SelfServed(tmp_path_factory.mktemp("rebuild"))
+    made = SelfServed(tmp_path_factory.mktemp("rebuild"), ROSTER)
     yield made
     made.clear()
 
