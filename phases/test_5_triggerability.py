@@ -1,15 +1,18 @@
 """Phase 5, triggerability. A comment on a newly enrolled recipe starts a build, and its verdict comes back.
 
-Triggerable, reported and green are three facts. A recipe that is known to be red may be red; that it answers is
-what this phase is about.
+Triggerable, reported and green are three facts. That the canaries answer is shown by asking them; whether each
+recipe is green is read from its newest verdict, and held against what the roster expects. Only news fails: a red
+that the roster does not know and that came since muster first looked, and an excuse that is over.
 """
 
 from __future__ import annotations
 
 import pytest
 
+from fixtures import standing
 from fixtures.expectation import Expectation
 from fixtures.gates import Gate
+from fixtures.options import Mode
 from fixtures.run import Run
 from fixtures.scratch import PREFIX
 from fixtures.survey import running_poll_set
@@ -58,27 +61,30 @@ def test_its_outcome_comes_back(canary: str, run: Run, triggers: Triggers, expec
     )
 
 
-def test_it_is_green_or_known_to_be_red(canary: str, run: Run, triggers: Triggers, expect: Expectation) -> None:
-    expect.applied(canary in triggers.planned, "the build's outcome")
-    verdict = triggers.verdicts.get(canary)
-    reason = run.known_red(canary)
+def test_its_newest_verdict_is_no_new_red(recipe: str, run: Run, triggers: Triggers, expect: Expectation) -> None:
+    """Green, or red for a reason that the roster names, or that stood before anybody looked, or the machine's."""
+    expect.applied(run.mode is Mode.PLAN, f"what the verdict of {recipe} means")
+    stands = triggers.standings[recipe]
     expect.true(
-        f"the build of {canary}",
-        verdict is not None and (verdict.green or bool(reason)),
-        expected=f"green, or red because: {reason}" if reason else "green",
-        seen="green" if verdict and verdict.green else verdict.why if verdict else "none",
-        check=verdict.build_url if verdict else "",
+        f"the newest verdict of {recipe}",
+        stands.kind != standing.NEW_RED,
+        expected="no red that is new and not in the roster",
+        seen=stands.words,
+        check=stands.newest.build_url if stands.newest else "",
     )
 
 
-def test_its_excuse_for_being_red_has_not_expired(canary: str, run: Run, expect: Expectation) -> None:
-    listed = next(recipe for recipe in run.roster.recipes if recipe.name == canary)
-    until = listed.known_red.until if listed.known_red else None
+def test_its_excuse_for_being_red_holds(recipe: str, run: Run, triggers: Triggers, expect: Expectation) -> None:
+    """Where the roster expects red: it is red, and the last day of the excuse has not passed."""
+    expect.applied(run.mode is Mode.PLAN, f"whether {recipe} is excused")
+    stands = triggers.standings[recipe]
+    until = f"holds until {stands.excuse.until}, and it is red" if stands.excuse else "none is needed"
     expect.true(
-        f"the known-red entry of {canary}",
-        until is None or run.today <= until,
-        expected=f"holds on {run.today}",
-        seen=f"until {until}" if until else "none",
+        f"the known-red entry of {recipe}",
+        stands.kind not in (standing.EXPIRED, standing.FIXED),
+        expected=until,
+        seen=f"{stands.words}: take it out of the roster" if stands.kind == standing.FIXED else stands.words,
+        check=stands.newest.build_url if stands.newest else "",
     )
 
 

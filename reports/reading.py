@@ -29,6 +29,7 @@ from reports.record import (
     RecordedChange,
     RollRow,
     RunRecord,
+    Standing,
     Undo,
     Verdict,
     Wait,
@@ -188,6 +189,7 @@ def _roll(
     before, final = rolls.get("baseline", {}), rolls.get("final")
     shown = final if final is not None else before
     latest = {verdict.recipe: verdict for verdict in verdicts}
+    stands = _standings(record)
     names = [_text(name) for name in _list(run.get("roster"))]
     names += sorted(name for name in shown if name not in set(names))
     fresh = {_text(name) for name in _list(run.get("newly_enrolled"))}
@@ -198,10 +200,37 @@ def _roll(
             baseline=_cells(before.get(name)),
             known_red=_texts(known_red.get(name)) if name in known_red else None,
             newly_enrolled=name in fresh,
+            standing=stands.get(name),
         )
         for name in names
     ]
     return tuple(rows), final is not None
+
+
+def _standings(record: Record) -> dict[str, Standing]:
+    """Every recipe's standing as the run last wrote it down; nothing for a run that never came to it."""
+    line = next(iter(reversed(record.of("verdicts"))), {})
+    return {name: _standing(name, _map(told)) for name, told in _map(line.get("recipes")).items()}
+
+
+def _standing(recipe: str, told: Mapping[str, Any]) -> Standing:
+    rows = [row for row in _list(told.get("tests")) if isinstance(row, list) and len(row) == 2]
+    return Standing(
+        recipe=recipe,
+        kind=_text(told.get("class")),
+        words=_text(told.get("words")),
+        since=moment(told.get("since")),
+        at=moment(told.get("at")),
+        age_s=_number(told.get("age_s")),
+        head=_text(told.get("head")),
+        about=_text(told.get("about")),
+        build=_whole(told.get("build")),
+        build_url=_text(told.get("build_url")),
+        suite_commit=_text(told.get("suite_commit")),
+        tests=tuple((_text(name), _text(status)) for name, status in rows),
+        why=_text(told.get("why")),
+        sign=_text(told.get("sign")),
+    )
 
 
 def _undo_began(record: Record) -> datetime | None:

@@ -151,6 +151,32 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Standing:
+    """Where a recipe's newest verdict stands: its class (`fixtures.standing`), that in words, and since when.
+
+    `age_s` is the verdict's age by the run's own clock, `about` what its head was then; empty without a verdict.
+    """
+
+    recipe: str
+    kind: str
+    words: str
+    since: datetime | None
+    at: datetime | None
+    age_s: float | None
+    head: str
+    about: str
+    build: int | None
+    build_url: str
+    suite_commit: str
+    tests: tuple[tuple[str, str], ...]
+    why: str
+    sign: str
+
+    def ran(self, outcome: str) -> int:
+        return sum(status == outcome for _, status in self.tests)
+
+
+@dataclass(frozen=True)
 class Cell:
     """One answer of the muster roll: yes, no, or not asked (None), with what proves it."""
 
@@ -168,6 +194,7 @@ class RollRow:
     baseline: Mapping[str, Cell]
     known_red: Mapping[str, str] | None
     newly_enrolled: bool
+    standing: Standing | None = None
 
 
 @dataclass(frozen=True)

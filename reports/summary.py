@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from reports.record import RecordedChange, RollRow, RunRecord, Verdict, stamp
+from reports.record import RecordedChange, RollRow, RunRecord, Standing, Verdict, stamp
 
 SCHEMA = 1
 FILE_NAME = "summary.json"
@@ -41,6 +41,7 @@ def summary(record: RunRecord) -> dict[str, Any]:
         "triggered": [row.recipe for row in record.roll if row.cells["triggerable"].ok is True],
         "green": [row.recipe for row in record.roll if row.cells["green"].ok is True],
         "recipes": {row.recipe: _recipe(row, latest.get(row.recipe)) for row in record.roll},
+        "verdicts": {row.recipe: _standing(row.standing) for row in record.roll if row.standing},
         "changes": [_change(change) for change in record.changes],
         "findings": [asdict(one) for one in record.findings],
         "planned": [asdict(one) for one in record.planned],
@@ -87,6 +88,23 @@ def _recipe(row: RollRow, verdict: Verdict | None) -> dict[str, Any]:
         "green_since": row.cells["green"].since or None,
         "known_red": dict(row.known_red) if row.known_red else None,
         "newly_enrolled": row.newly_enrolled,
+    }
+
+
+def _standing(one: Standing) -> dict[str, Any]:
+    return {
+        "class": one.kind,
+        "since": stamp(one.since) or None,
+        "at": stamp(one.at) or None,
+        "age_s": one.age_s,
+        "head": one.head or None,
+        "about": one.about or None,
+        "build": one.build,
+        "build_url": one.build_url or None,
+        "suite_commit": one.suite_commit or None,
+        "tests": {outcome: one.ran(outcome) for outcome in ("passed", "failed", "skipped")},
+        "environmental": one.sign or None,
+        "why": one.why or None,
     }
 
 

@@ -17,7 +17,13 @@ from fixtures.world.connect import reading, resolve, writing
 
 
 def open_run(
-    site: Site, roster: Roster, folder: Path, *, mode: Mode = Mode.APPLY, payload: Path | None = None
+    site: Site,
+    roster: Roster,
+    folder: Path,
+    *,
+    mode: Mode = Mode.APPLY,
+    payload: Path | None = None,
+    reports: Path | None = None,
 ) -> Run:
     """A run that has taken its baseline and done nothing; its journal is in `folder`."""
     keys = resolve(site)
@@ -34,7 +40,7 @@ def open_run(
             parts=choose(),
             undo="live",
             force_sync=frozenset(),
-            reports=folder,
+            reports=reports or folder,
         ),
         site=site,
         roster=roster,

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from reports.html_safety import Html, h, link
-from reports.record import COLUMNS, Cell, RollRow, RunRecord
-from reports.words import plural, short
+from reports.record import COLUMNS, Cell, RollRow, RunRecord, Standing, stamp
+from reports.words import plural, short, span
 
 # What a yes, a no and a "not asked" are called in each column, and the sort rank behind the words.
 _WORDS: Mapping[str, tuple[str, str, str]] = {
@@ -19,6 +19,16 @@ _WORDS: Mapping[str, tuple[str, str, str]] = {
     "polled": ("yes", "no", "not looked at"),
     "triggerable": ("yes", "no", "not tried"),
     "green": ("green", "red", "no verdict"),
+}
+# Where the newest verdict of a recipe needs another word than green or red, and that word's tone.
+_STANDINGS: Mapping[str, tuple[str, str]] = {
+    "new-red": ("red, new", "n"),
+    "expired": ("excuse expired", "n"),
+    "fixed": ("green, still excused", "n"),
+    "red-before": ("red, as found", "n"),
+    "flaky": ("flaky", "k"),
+    "environmental": ("red by the machine", "k"),
+    "too-old": ("green, too old", "k"),
 }
 _LABELS = {"build_url": "build", "comment_url": "comment", "suite_commit": "suite at", "verdict_at": "at"}
 # Above this many recipes, evidence that all rows share in form is still complete but laid out on one line each.
@@ -113,6 +123,9 @@ def _cell(row: RollRow, column: str) -> Html:
         tone = "k" if cell.ok is False else tone
         word = "red, known" if cell.ok is False else word
         evidence |= {f"known red {key}": value for key, value in row.known_red.items()}
+    if column == "green" and row.standing:
+        word, tone = _STANDINGS.get(row.standing.kind, (word, tone))
+        evidence |= _of(row.standing)
     if cell.since:
         evidence = {"since": cell.since, **evidence}
     state = [h("b", word), _marker(row, column)]
@@ -120,6 +133,22 @@ def _cell(row: RollRow, column: str) -> Html:
     if not evidence:
         return h("td", h("span", state, cls="s"), cls=tone, data_label=label)
     return h("td", h("details", h("summary", state), _evidence(evidence)), cls=tone, data_label=label)
+
+
+def _of(stands: Standing) -> dict[str, str]:
+    """What the newest verdict was about, how old it is, and what it ran."""
+    told = {
+        "class": stands.kind,
+        "in it since": stamp(stands.since),
+        "age": span(stands.age_s) if stands.age_s is not None else "",
+        "head": stands.head,
+        "that is": stands.about,
+        "suite_commit": stands.suite_commit,
+        "ran": ", ".join(f"{n} {what}" for what in ("passed", "failed", "skipped") if (n := stands.ran(what))),
+        "why": stands.why,
+        "the machine's fault": stands.sign,
+    }
+    return {name: value for name, value in told.items() if value}
 
 
 def _marker(row: RollRow, column: str) -> Html | None:
