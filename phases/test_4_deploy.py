@@ -31,10 +31,10 @@ def test_the_checkout_is_the_committed_head(run: Run, deployment: Deployment, ex
     expect.read("host")
     checkout = deployment.survey.demand_host().checkout
     expect.equal(
-        f"HEAD of {run.site.host.checkout}",
+        f"HEAD of {run.site.host.source}",
         expected=deployment.survey.demand_ccci().head,
         seen=checkout.problem or checkout.head,
-        check=f"ssh {run.site.host.address} git -C {run.site.host.checkout} rev-parse HEAD",
+        check=f"ssh {run.site.host.address} git -C {run.site.host.source} rev-parse HEAD",
     )
 
 

@@ -16,6 +16,8 @@ let
       str = type "str" isString;
       bool = type "bool" isBool;
       path = type "path" (value: isString value && builtins.substring 0 1 value == "/");
+      ints.positive = type "positive" (value: builtins.isInt value && value > 0);
+      nullOr = inner: type "nullOr" (value: value == null || inner.check value);
       package = type "package" isString;
       enum = values: type "enum" (value: elem value values);
       listOf = inner: type "listOf" (value: isList value && builtins.all inner.check value);
@@ -31,18 +33,14 @@ let
     mapAttrsToList = f: set: map (name: f name set.${name}) (attrNames set);
     inherit concatStringsSep;
     concatMapStringsSep = separator: f: list: concatStringsSep separator (map f list);
-    getExe = package: "${package}/bin/program";
-    makeBinPath = packages: concatMapStringsSep ":" (package: "${package}/bin") packages;
-    escapeShellArg = text: "'${builtins.replaceStrings [ "'" ] [ "'\\''" ] (toString text)}'";
   };
 
   # nixos/lib/utils.nix: each word in double quotes.
   utils.escapeSystemdExecArgs = words: lib.concatMapStringsSep " " toJSON words;
 
   pkgs = listToAttrs (map (name: { inherit name; value = "/nix/store/00000000000000000000000000000000-${name}"; })
-    [ "bash" "coreutils" "docker" "findutils" "git" "gnugrep" "gnused" "jq" "nix" "openssh" "systemd" "util-linux" ]) // {
-    writeShellApplication = app: app // { outPath = "/nix/store/11111111111111111111111111111111-${app.name}"; };
-  };
+    [ "bash" "coreutils" "docker" "findutils" "git" "gnugrep" "gnused" "hostname" "nix" "openssh" "systemd"
+    "util-linux" ]) // { runtimeShell = "/nix/store/00000000000000000000000000000000-bash/bin/bash"; };
 
   loaded = import module { inherit config lib pkgs utils; };
 
