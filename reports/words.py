@@ -68,6 +68,7 @@ CHANGE_TITLES: Mapping[str, str] = {
     "arm-revert": "Arm the host's own revert",
     "disarm-revert": "Disarm the host's own revert",
     "switch": "Switch the host",
+    "restart-bridge": "Restart the unit that deploys the bridge",
     "scratch-pull": "Open a scratch pull request",
     "testme-comment": "Comment !testme",
     "comment": "Comment !testme",

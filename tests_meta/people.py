@@ -90,27 +90,33 @@ def ask_for_a_build(settings: WorldSettings, recipe: str) -> str:
     change = {"content": "", "message": "Try", "new_branch": branch, "branch": "main"}
     _post(settings, f"{repo}/contents/{branch}.txt", change)
     pull = _post(settings, f"{repo}/pulls", {"head": branch, "base": "main", "title": f"Try {len(known)}"})
-    _post(settings, f"{repo}/issues/{pull['number']}/comments", {"body": "!testme"})
+    asked = _post(settings, f"{repo}/issues/{pull['number']}/comments", {"body": "!testme"})
 
     def reported() -> str:
         _, rows = eyes.api(f"{repo}/statuses/{pull['head']['sha']}")
         states = [row["status"] for row in rows or () if row["context"] == "cc-ci/testme"]
         return next((state for state in states if state in ("success", "failure", "error")), "")
 
-    until(reported, what=f"a verdict on {recipe}")
-    return reported()
+    state = until(reported, within_s=120, what=f"a verdict on {recipe}")
+    _ask(settings, "DELETE", f"{repo}/issues/comments/{asked['id']}")
+    return state
 
 
 def _post(settings: WorldSettings, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    made: dict[str, Any] = json.loads(_ask(settings, "POST", path, body))
+    return made
+
+
+def _ask(settings: WorldSettings, method: str, path: str, body: dict[str, Any] | None = None) -> bytes:
     request = urllib.request.Request(
         f"{settings.forge_url}/api/v1{path}",
-        data=json.dumps(body).encode(),
+        method=method,
+        data=json.dumps(body).encode() if body is not None else None,
         headers={"Authorization": f"token {settings.operator_token}", "Content-Type": "application/json"},
     )
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(request, timeout=20) as answer:
-        made: dict[str, Any] = json.load(answer)
-        return made
+        return bytes(answer.read())
 
 
 def boot_an_older_generation(settings: WorldSettings) -> str:

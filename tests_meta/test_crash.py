@@ -44,6 +44,7 @@ KINDS = (
     "sync-main",
     "sync-tags",
     "withdraw-suite",
+    "restart-bridge",
     "propose-suite",
     "describe-suite",
     "merge-suite",
@@ -53,7 +54,7 @@ KINDS = (
     "scratch-pull",
     "testme-comment",
 )
-NOT_THAT_NIGHT = ("withdraw-suite",)
+NOT_THAT_NIGHT = ("withdraw-suite", "restart-bridge")
 LATE = ("enroll", "sync-checkout", "switch", "scratch-pull")
 KILLED_IN = tuple(kind for kind in KINDS if kind not in NOT_THAT_NIGHT) if ALL else ("merge-suite", "switch")
 BACK = ("sync-tags", "switch") if ALL else ("switch",)

@@ -91,7 +91,7 @@ def somebody_overwrites_a_mirror(town: Town) -> None:
 
 
 def somebody_puts_it_back(town: Town) -> None:
-    """The person who overwrote the mirror pushes what was there."""
+    """Somebody who has a clone pushes what was there."""
     (folder := town.folder / "back").mkdir()
     person = Person(town.lane, "hedgedoc", folder)
     git(person.folder, "fetch", "--quiet", str(town.eyes.bare("hedgedoc", upstream=True)), town.kept["hedgedoc"])
@@ -187,6 +187,7 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
     lane = Lane(folder / "lane", ROSTER)
     lane.begin(SEEDED)
     lane.start(SICK_N8N)
+    assert people.ask_for_a_build(lane.settings, "n8n") == "failure"
     with lane.site.open("a") as site:
         site.write(f'\n[tell]\nissues_repository = "{lane.settings.org}/cc-ci"\nseverity = "warning"\n')
         site.write(f"\n[record]\nmax_age_h = 26\nkeep_runs = {KEPT}\nkeep_days = 1\n")
