@@ -20,6 +20,7 @@ from reports.reading import load
 from reports.record import INTERRUPTED, moment
 
 QUIET = ("converged", "unchanged", "planned")
+NIGHTLY = ("health", "apply")
 
 
 @dataclass(frozen=True)
@@ -116,10 +117,13 @@ def prune(root: Path, rule: Rule, now: datetime, *, pretend: bool = False) -> li
 
 
 def freshest(root: Path, *, site: str = "") -> Night | None:
-    """The newest run that came to its end; of a real site, unless `site` names another one."""
+    """The newest run that came to its end; of a real site, unless `site` names another one.
+
+    Only a run that looks at everything counts: somebody's ``--plan`` or ``--recover`` is no night.
+    """
     for night in nights(root):
         chosen = night.site == site if site else not night.rehearsal
-        if chosen and night.verdict != INTERRUPTED and night.finished:
+        if chosen and night.mode in NIGHTLY and night.verdict != INTERRUPTED and night.finished:
             return night
     return None
 

@@ -6,7 +6,8 @@ the metric ``muster_last_run_timestamp_seconds`` grows old, and ``python -m repo
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import httpx
@@ -140,9 +141,21 @@ def ping(url: Secret, record: RunRecord) -> None:
     _post(target, url.where, content=status_line(record).encode(), kind="text/plain; charset=utf-8")
 
 
-def webhook(url: Secret, record: RunRecord) -> None:
-    """POST the summary as JSON. Raises `Unreachable` when no 2xx came back."""
-    _post(url.reveal(), url.where, content=summary.text(record).encode(), kind="application/json")
+def webhook(url: Secret, record: RunRecord, *, text: str, findings: Sequence[str]) -> None:
+    """POST a short text as JSON, under the key ``text`` that chat servers show, with what programs may want.
+
+    Raises `Unreachable` when no 2xx came back.
+    """
+    told = {
+        "text": text,
+        "run": record.run,
+        "site": record.site,
+        "mode": record.mode,
+        "verdict": record.verdict,
+        "exit": record.exit,
+        "findings": list(findings),
+    }
+    _post(url.reveal(), url.where, content=json.dumps(told).encode(), kind="application/json")
 
 
 def _post(target: str, where: str, *, content: bytes, kind: str) -> None:

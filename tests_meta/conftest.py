@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,10 +15,6 @@ from tests_meta.stories import Story, lay_night, tell
 
 # Each runs whole rehearsals by the dozen. They are for an hour of one's own: MUSTER_LONG=1 pytest tests_meta/
 LONG = [
-    "test_faults.py",
-    "test_crash.py",
-    "test_signals.py",
-    "test_recovery.py",
     "test_known_bad_worlds.py",
 ]
 collect_ignore = [] if os.environ.get("MUSTER_LONG") else LONG
@@ -54,6 +52,10 @@ def converged(story: Story, station: Station) -> Station:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Hundreds of processes are started; one that may not keep what it compiled takes seconds longer.
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+        compiled = os.environ["PYTHONPYCACHEPREFIX"] = tempfile.mkdtemp(prefix="muster-compiled-")
+        config.add_cleanup(lambda: shutil.rmtree(compiled, ignore_errors=True))
     config.pluginmanager.register(Skips(), "muster-skips")
 
 

@@ -3,7 +3,9 @@
 The journal calls its observer before and after every line and around every act. Here the observer counts,
 writes each boundary's name to ``MUSTER_BOUNDARIES``, and sends this process a signal at ``MUSTER_STOP_AT`` (a
 number, or how a name begins): ``MUSTER_STOP_BY`` is KILL (the default), INT, TERM or HUP, sent
-``MUSTER_STOP_TIMES`` times. ``MUSTER_FULL_AT`` takes the room on the disk away instead: from there on, the journal
+``MUSTER_STOP_TIMES`` times. ``MUSTER_PAUSE`` stops it (SIGSTOP) at every boundary after which something durable
+differs. Each write to the outside is a boundary too: ``wrote …`` is passed when the other side has done it, and
+before muster knows. ``MUSTER_FULL_AT`` takes the room on the disk away instead: from there on, the journal
 cannot grow.
 """
 
@@ -13,17 +15,41 @@ import os
 import resource
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fixtures.journal import Observer
 from fixtures.session import OBSERVER
+from fixtures.world.git import Workspace
+from fixtures.world.host import HostWriter
+from fixtures.world.http import Http
+
+SYNCED = ("run", "intent", "outcome", "undo", "end")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     observer: Observer = Boundaries()
     config.stash[OBSERVER] = observer
+    _around(Http, "send", observer)
+    _around(Workspace, "push", observer)
+    _around(HostWriter, "act", observer)
+
+
+def _around(kind: type, method: str, observer: Observer) -> None:
+    """Make each call of a writing method a boundary, before it and after it."""
+    write: Callable[..., Any] = getattr(kind, method)
+    noun = f"{kind.__name__}.{method}"
+
+    def observed(self: object, *arguments: Any, **named: Any) -> Any:
+        observer(f"write {noun}")
+        answer = write(self, *arguments, **named)
+        observer(f"wrote {noun}")
+        return answer
+
+    setattr(kind, method, observed)
 
 
 class Boundaries:
@@ -34,6 +60,7 @@ class Boundaries:
         self._passed = 0
         self._names = os.environ.get("MUSTER_BOUNDARIES")
         self._stop = os.environ.get("MUSTER_STOP_AT", "")
+        self._pause = bool(os.environ.get("MUSTER_PAUSE"))
         self._full = os.environ.get("MUSTER_FULL_AT", "")
         self._signal = getattr(signal, "SIG" + os.environ.get("MUSTER_STOP_BY", "KILL"))
         self._times = int(os.environ.get("MUSTER_STOP_TIMES", "1"))
@@ -44,6 +71,8 @@ class Boundaries:
             if self._names:
                 with open(self._names, "a") as stream:
                     stream.write(f"{number}\t{boundary}\n")
+            if self._pause and durable(boundary):
+                os.kill(os.getpid(), signal.SIGSTOP)
         if self._meets(self._stop, number, boundary):
             for _ in range(self._times):
                 os.kill(os.getpid(), self._signal)
@@ -58,6 +87,12 @@ class Boundaries:
             return False
         self._stop = self._full = ""
         return True
+
+
+def durable(boundary: str) -> bool:
+    """Whether something outside, or the synced part of the journal, differs from what it was before it."""
+    kind = boundary.rpartition(" ")[2]
+    return boundary.startswith("wrote ") or (boundary.startswith("after line ") and kind in SYNCED)
 
 
 def _written() -> int:

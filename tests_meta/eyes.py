@@ -20,12 +20,25 @@ from typing import Any
 from fixtures.rehearsal.settings import WorldSettings
 
 POLL_FILE = "nix/modules/bridge.nix"
+# What people see of a forge; statuses and builds come and go without muster.
 ASKED = {
-    # What people see of a forge; statuses and builds come and go without muster.
     "repositories": "SELECT lower_name, private, is_empty, default_branch, description FROM repos ORDER BY id",
     "issues": "SELECT repo_id, number, title, body, closed FROM issues ORDER BY id",
-    "pulls": "SELECT repo_id, number, head_branch, base_branch, state, merged_sha FROM pulls ORDER BY id",
+    "pulls": """
+        SELECT p.repo_id, p.number, p.head_branch, p.base_branch,
+               CASE WHEN i.closed THEN 'closed' ELSE 'open' END, p.merged_sha
+        FROM pulls p JOIN issues i ON i.id = p.issue_id ORDER BY p.id""",
     "comments": "SELECT issue_id, body, author_id FROM comments WHERE kind = 'comment' ORDER BY id",
+}
+ASKED_OF_GITEA = {
+    "repositories": """
+        SELECT lower_name, is_private, is_empty, default_branch, description FROM repository ORDER BY id""",
+    "issues": 'SELECT repo_id, "index", name, content, is_closed FROM issue ORDER BY id',
+    "pulls": """
+        SELECT p.base_repo_id, p."index", p.head_branch, p.base_branch,
+               CASE WHEN i.is_closed THEN 'closed' ELSE 'open' END, p.merged_commit_id
+        FROM pull_request p JOIN issue i ON i.id = p.issue_id ORDER BY p.id""",
+    "comments": "SELECT issue_id, content, poster_id FROM comment WHERE type = 0 ORDER BY id",
 }
 
 
@@ -93,8 +106,10 @@ class Eyes:
 
     def database(self) -> dict[str, list[Any]]:
         """What the forge's database holds that people would see."""
-        with contextlib.closing(sqlite3.connect(self.settings.forge_dir / "forge.db")) as db:
-            return {name: db.execute(query).fetchall() for name, query in ASKED.items()}
+        gitea = self.settings.forge == "gitea"
+        file, asked = ("gitea.db", ASKED_OF_GITEA) if gitea else ("forge.db", ASKED)
+        with contextlib.closing(sqlite3.connect(self.settings.forge_dir / file, timeout=30)) as db:
+            return {name: db.execute(query).fetchall() for name, query in asked.items()}
 
     def host(self) -> dict[str, str]:
         """What the host runs, boots and has checked out."""

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fixtures.rehearsal import world as rehearsal_world
+from fixtures.rehearsal.parts import Chosen
 from fixtures.rehearsal.settings import WorldSettings
 from tests_meta.eyes import POLL_FILE, Eyes
 from tests_meta.rehearsals import PACE, Ran, Station
 
-LANES = 3
+LANES = 2
 RECIPES = ("keycloak", "n8n", "hedgedoc", "ghost", "mailu", "mumble")
 BRIDGE = "ccci-bridge_app"
 SEEDED, MIRRORED = "seeded", "mirrored-and-covered"
@@ -45,17 +46,23 @@ deferred = [{ recipe = "ghost", item = "backup pull request 1" }]
 class Lane(Station):
     """A station for the worlds of a small roster."""
 
-    def __init__(self, folder: Path, roster: str = ROSTER) -> None:
+    def __init__(self, folder: Path, roster: str = ROSTER, parts: Chosen | None = None) -> None:
         folder.mkdir(exist_ok=True)
-        super().__init__(folder)
+        super().__init__(folder, parts)
         self.roster.write_text(roster)
         self.recipes = tuple(re.findall(r'name = "([^"]+)"', roster))
 
     def start(self, *faults: str) -> None:
         self.end()
         self._running = rehearsal_world.start(
-            folder=self.world, pace=PACE, faults=faults, recipes=self.recipes
+            folder=self.world, pace=PACE, faults=faults, parts=self.parts, recipes=self.recipes
         )
+
+    @property
+    def supervisor(self) -> int:
+        """The process that owns the running world."""
+        assert self._running is not None
+        return self._running.pid
 
     def begin(self, state: str, *faults: str) -> None:
         """Lay out the world in `state` (or a new one, seeded with `faults`, for ""), and start it misbehaving."""
@@ -232,10 +239,16 @@ def poll_file_at(lane: Lane, commit: str) -> str:
 
 
 def in_lanes(
-    folder: Path, jobs: Mapping[str, Callable[[Lane], T]], *, roster: str = ROSTER
+    folder: Path,
+    jobs: Mapping[str, Callable[[Lane], T]],
+    *,
+    roster: str = ROSTER,
+    parts: Chosen | None = None,
+    width: int = LANES,
 ) -> dict[str, Future[T]]:
-    """Do all jobs, several at a time, each in a lane of its own meanwhile; failures stay in the futures."""
-    lanes = [Lane(folder / f"lane{number}", roster) for number in range(min(LANES, len(jobs)) or 1)]
+    """Do all jobs, `width` at a time, each in a lane of its own meanwhile; failures stay in the futures."""
+    folder.mkdir(exist_ok=True)
+    lanes = [Lane(folder / f"lane{number}", roster, parts) for number in range(min(width, len(jobs)) or 1)]
     waiting = list(jobs)
     futures: dict[str, Future[T]] = {name: Future() for name in jobs}
 

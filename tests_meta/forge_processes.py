@@ -5,7 +5,6 @@ Both get the same accounts, tokens and organisations, so a test cannot tell them
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import secrets
@@ -20,6 +19,7 @@ from typing import Any, Protocol
 import httpx
 
 from fixtures.rehearsal.forge.store import Store
+from fixtures.rehearsal.gitea.instance import Instance
 from fixtures.rehearsal.settings import WorldSettings
 
 ROOT = Path(__file__).parents[1]
@@ -143,114 +143,40 @@ class EmbeddedForge:
         self.process.wait(timeout=20)
 
 
-APP_INI = """\
-RUN_MODE = prod
-APP_NAME = Forge
-WORK_PATH = {root}
-[server]
-PROTOCOL = http
-HTTP_ADDR = 127.0.0.1
-HTTP_PORT = {port}
-ROOT_URL = http://127.0.0.1:{port}/
-LOCAL_ROOT_URL = http://127.0.0.1:{port}/
-APP_DATA_PATH = {root}/data
-STATIC_ROOT_PATH = {static}
-DISABLE_SSH = true
-LFS_START_SERVER = false
-OFFLINE_MODE = true
-GRACEFUL_HAMMER_TIME = 2s
-[database]
-DB_TYPE = sqlite3
-PATH = {root}/gitea.db
-SQLITE_TIMEOUT = 10000
-SQLITE_JOURNAL_MODE = WAL
-[repository]
-ROOT = {root}/repos
-DEFAULT_BRANCH = main
-[security]
-INSTALL_LOCK = true
-SECRET_KEY = {secret}
-INTERNAL_TOKEN = {secret}
-PASSWORD_HASH_ALGO = pbkdf2_v1
-[oauth2]
-JWT_SECRET = {jwt}
-[service]
-DISABLE_REGISTRATION = true
-[mailer]
-ENABLED = false
-[actions]
-ENABLED = false
-[log]
-MODE = console
-LEVEL = warn
-"""
-
-
 class GiteaForge:
     """A real Gitea with SQLite in a temporary folder, given the accounts that the embedded one is seeded with."""
 
     kind = "gitea"
 
     def __init__(self, binary: str, folder: Path) -> None:
-        self._binary, self._folder, port = binary, folder, free_port()
-        self.url = f"http://127.0.0.1:{port}"
-        self._ini = folder / "app.ini"
-        self._ini.write_text(
-            APP_INI.format(
-                root=folder,
-                port=port,
-                static=os.environ.get("MUSTER_GITEA_STATIC", str(Path(binary).parent)),
-                secret=secrets.token_hex(32),
-                jwt=secrets.token_urlsafe(32),
-            )
-        )
-        # Gitea runs `git config --global` with a home of its own. No GIT_CONFIG_GLOBAL for it: git replaces the
-        # file that is named there, and as root it would replace even /dev/null.
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-        self._environment = kept | {
-            "GITEA_I_AM_BEING_UNSAFE_RUNNING_AS_ROOT": "true",
-            "HOME": str(folder),
-            "USER": os.environ.get("USER", "root"),
-        }
-        self._gitea("migrate")
+        self._instance = Instance(Path(binary), folder, free_port(), folder / "logs")
+        self._instance.configure()
+        self._instance.run("migrate")
         self.log = folder / "gitea.log"
         with self.log.open("wb") as stream:
             self.process = subprocess.Popen(
-                [binary, "-c", str(self._ini), "web"],
-                env=self._environment,
+                self._instance.command("web"),
+                env=self._instance.environment(),
                 stdout=stream,
                 stderr=subprocess.STDOUT,
             )
-        _wait_ready(self._healthy, self.process, self.log)
+        _wait_ready(self._instance.healthy, self.process, self.log)
         self.tokens = self._seed()
 
-    def _healthy(self) -> bool:
-        with contextlib.suppress(httpx.TransportError):
-            return httpx.get(self.url + "/api/healthz").status_code == 200
-        return False
-
-    def _gitea(self, *arguments: str) -> str:
-        done = subprocess.run(
-            [self._binary, "-c", str(self._ini), *arguments],
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+    @property
+    def url(self) -> str:
+        return self._instance.url
 
     def _seed(self) -> dict[str, str]:
         """Accounts by the command line, organisations by the API: the least privileged way for each."""
         for name, flags in (("root", ["--admin"]), (BOT, []), ("alice", []), ("mallory", [])):
-            self._gitea(
+            self._instance.run(
                 *("admin", "user", "create", "--username", name, "--email", f"{name}@forge.invalid"),
                 *("--password", secrets.token_hex(12), "--must-change-password=false", *flags),
             )
         tokens = {}
         for name, (user, scopes) in TOKENS.items():
-            made = self._gitea(
+            made = self._instance.run(
                 *("admin", "user", "generate-access-token", "--username", user, "--token-name", name),
                 *("--scopes", scopes, "--raw"),
             )

@@ -1,7 +1,7 @@
 """What a contract test gets: a running forge, fresh repositories on it, clones of them, and a way to wait.
 
-``MUSTER_GITEA_BIN`` names a gitea binary; the same tests then also run against it. If it was built without its
-assets, ``MUSTER_GITEA_STATIC`` names the source tree that has them.
+``MUSTER_GITEA_BIN`` names a gitea binary; the same tests then also run against it. One that was built without its
+assets must have them beside it.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from fixtures.rehearsal import world as rehearsal_world
+from fixtures.rehearsal.parts import Chosen
 from fixtures.rehearsal.settings import SETTINGS_FILE, WorldSettings
 from fixtures.rehearsal.settings import load as load_settings
 from fixtures.rehearsal.site_file import SITE_FILE
@@ -94,7 +95,8 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def command(*arguments: str, python: Sequence[str] = ()) -> list[str]:
-    return [sys.executable, *python, "-m", "pytest", *arguments]
+    # Whoever runs muster has no hypothesis; its plugin costs each run a second.
+    return [sys.executable, *python, "-m", "pytest", "-p", "no:hypothesispytest", *arguments]
 
 
 def muster(
@@ -158,10 +160,11 @@ def phases_of(nodeids: Sequence[str]) -> list[int]:
 
 
 class Station:
-    """One folder in which one world at a time runs, and the worlds that were put aside."""
+    """One folder in which one world at a time runs, and the worlds that were put aside; of `parts`, if given."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, parts: Chosen | None = None) -> None:
         self.folder = folder
+        self.parts = parts
         self.world = folder / "world"
         self._kept = folder / "kept"
         self._kept.mkdir()
@@ -182,7 +185,9 @@ class Station:
     def start(self, *faults: str) -> None:
         """Start the world that is laid out, or a new one of the night where there is none."""
         self.end()
-        self._running = rehearsal_world.start(folder=self.world, pace=PACE, faults=faults)
+        self._running = rehearsal_world.start(
+            folder=self.world, pace=PACE, faults=faults, parts=self.parts
+        )
 
     def end(self) -> None:
         if self._running:

@@ -10,21 +10,17 @@ import base64
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import date
 from pathlib import Path
 from typing import Any
 
-from fixtures.journal import FILE_NAME, Journal
-from fixtures.options import Mode, Options
+from fixtures.options import Mode
 from fixtures.rehearsal.site_file import SITE_FILE, write_site
 from fixtures.roster import Recipe, Roster
 from fixtures.run import Run
 from fixtures.site import load_site
-from fixtures.survey import take
-from fixtures.waiting import Waiter
-from fixtures.world.connect import reading, resolve, writing
 from fixtures.world.forge import PullRequest
 from tests_meta.ci_world import ORG, World, running
+from tests_meta.library_run import close_run, open_run
 from tests_meta.test_bridge import bridge
 
 PAYLOAD = Path(__file__).parents[1] / "fixtures" / "payload"
@@ -75,24 +71,8 @@ class SuiteWorld:
         site_file.write_text(kept.replace("cc-ci-pull-request", proof))
         site = load_site(site_file)
         site_file.write_text(kept)
-        keys = resolve(site)
         roster = Roster(recipes=tuple(Recipe(name=n, upstream=n) for n in names))
-        world = writing(site, keys) if mode is Mode.APPLY else reading(site, keys)
-        survey = take(world, roster)
-        options = Options(mode, None, None, None, 0.02, (), (), "live", frozenset(), folder)
-        made = Run(
-            options=options,
-            site=site,
-            roster=roster,
-            world=world,
-            journal=Journal(folder / FILE_NAME),
-            folder=folder,
-            waiter=Waiter(interval_s=0.1),
-            today=date(2026, 6, 2),
-            baseline=survey,
-            now=survey,
-            payload=payload,
-        )
+        made = open_run(site, roster, folder, mode=mode, payload=payload)
         self.runs.append(made)
         return made
 
@@ -123,8 +103,7 @@ class SuiteWorld:
 
     def close(self) -> None:
         for run in self.runs:
-            run.journal.close()
-            run.world.close()
+            close_run(run)
 
 
 def _written(folder: Path, suites: Mapping[str, Mapping[str, str]]) -> Path:

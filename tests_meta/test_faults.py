@@ -13,41 +13,16 @@ from dataclasses import replace
 
 import pytest
 
-from fixtures.rehearsal import expected, forge_faults
+from fixtures.rehearsal import expected
 from fixtures.rehearsal.expected import EXPECTED, Expected
 from fixtures.rehearsal.faults import table
-from fixtures.rehearsal.host.faults import FAULTS as HOST_FAULTS
-from tests_meta.fault_lanes import (
-    MIRRORED,
-    RECIPES,
-    SEEDED,
-    Attack,
-    Lane,
-    converged_but,
-    in_lanes,
-    live_differs,
-)
-from tests_meta.rehearsals import muster
+from tests_meta.fault_attacks import attack, differences
+from tests_meta.fault_lanes import Attack, Lane, in_lanes
+from tests_meta.rehearsals import Ran, muster
 
 ALL = os.environ.get("MUSTER_ALL_FAULTS") == "1"
 SHOWN = sorted(name for name, entry in EXPECTED.items() if ALL or entry.quick)
-# These are planted when a world is seeded; the others can be switched on in a world that is there already.
-PLANTED = {*forge_faults.IN_THE_REPOSITORIES, "wrong-target", "host-key-changed", "stale-green"}
 CONTROL = "switch-exit-4-old-unit"
-ARGUMENTS = {"red-build": "red-build:hedgedoc"}
-
-
-def attack(lane: Lane, name: str) -> Attack:
-    """One run in a world with this fault; the world runs on until it has been looked at."""
-    fault = ARGUMENTS.get(name, name)
-    state = "" if name in PLANTED else MIRRORED if name in HOST_FAULTS else SEEDED
-    lane.begin(state, fault)
-    try:
-        before = lane.sight()
-        ran = lane.visit(reports=lane.folder / f"reports-{name}")
-        return Attack(before, ran, lane.sight())
-    finally:
-        lane.end()
 
 
 @pytest.fixture(scope="module")
@@ -88,11 +63,27 @@ def test_a_fault_ends_in_its_verdict(sweep: Mapping[str, Future[Attack]], name: 
     ran.demand(entry.exit)
     assert "Traceback" not in ran.output
     assert "INTERNALERROR" not in ran.output
-    assert ran.summary["verdict"] == entry.verdict
-    assert ran.summary["exit"] == entry.exit
     assert entry.says.lower() in ran.output.lower()
+    demand_record(entry, ran)
+
+
+def demand_record(entry: Expected, ran: Ran) -> None:
+    """The record names the same exit and verdict; what there was no room for is not there in part."""
     assert ran.folder is not None
-    assert (ran.folder / "report.html").exists()
+    names = {path.name for path in ran.folder.iterdir()}
+    if entry.record == expected.WHOLE:
+        assert ran.summary["verdict"] == entry.verdict
+        assert ran.summary["exit"] == entry.exit
+        assert "report.html" in names
+        return
+    assert names & {"report.html", "junit.xml"} == set()
+    assert [one for one in ran.folder.iterdir() if one.stat().st_size == 0] == []
+    if entry.record == expected.NO_END:
+        assert ran.lines[-1]["type"] != "end"
+        assert ran.summary["verdict"] == "interrupted"
+    else:
+        assert "summary.json" not in names
+        assert (ran.lines[-1]["exit"], ran.lines[-1]["verdict"]) == (entry.exit, entry.verdict)
 
 
 @pytest.mark.parametrize("name", SHOWN)
@@ -105,40 +96,14 @@ def test_a_fault_leaves_the_world_in_its_state(sweep: Mapping[str, Future[Attack
 def test_what_needs_a_person_says_what_to_do(sweep: Mapping[str, Future[Attack]], name: str) -> None:
     """A run that did not end well names a thing to do, or an assertion with what was expected and seen."""
     ran = sweep[name].result().ran
+    if EXPECTED[name].record != expected.WHOLE:
+        assert "make room" in ran.output or "could not be written" in ran.output
+        return
     if EXPECTED[name].exit == 0:
         assert [one for one in ran.summary["findings"] if one["severity"] == "action"] == []
         return
     told = [finding["do"] for finding in ran.summary["findings"] if finding["do"]]
     assert told or [line for line in ran.of("assertion") if line["outcome"] == "failed" and line["message"]]
-
-
-def differences(entry: Expected, seen: Attack) -> list[str]:
-    """How the world differs from the state that `entry` names."""
-    before, after = seen.before, seen.after
-    match entry.state:
-        case expected.CONVERGED:
-            return converged_but(after, RECIPES)
-        case expected.ALL_BUT_ONE:
-            unpolled = [name for name in RECIPES if name not in after.polled(RECIPES)]
-            hit = entry.recipe if entry.recipe != "?" else unpolled[0]
-            return converged_but(after, RECIPES, missing=hit)
-        case expected.BASELINE_LIVE:
-            moved = [] if after.host["checkout"] == before.host["checkout"] else ["the checkout moved"]
-            return live_differs(before, after) + moved
-        case expected.NOT_ENROLLED:
-            moved = [] if after.host["checkout"] == before.host["checkout"] else ["the checkout moved"]
-            return live_differs(before, after) + moved
-        case expected.WITHHELD:
-            enrolled = replace(after, poll_set=before.poll_set)
-            missing = [] if len(after.polled(RECIPES)) == len(RECIPES) else ["the poll set was not committed"]
-            return live_differs(before, enrolled) + missing
-        case expected.FOREIGN:
-            return ["the foreign system is gone"] if after.host["running"] == before.host["running"] else []
-        case expected.EMERGENCY:
-            return [] if after.poll_set == before.poll_set else ["the enrollment was not taken back"]
-        case expected.UNTOUCHED:
-            return [] if after == before else ["something was written"]
-    return [f"no check for {entry.state}"]
 
 
 def test_the_checks_tell_the_states_apart(sweep: Mapping[str, Future[Attack]]) -> None:

@@ -160,6 +160,35 @@ def test_issues(forge: ForgeUnderTest) -> None:
     assert forge.api().post(remote.api + "/issues", json={}).status_code == 422
 
 
+def test_issues_of_one_account(forge: ForgeUnderTest) -> None:
+    """`created_by` lists one account's, whatever the case of its name; who does not exist is a 404; an edit may
+    change title and text of a closed one, keeps its author and time, and needs no more than the issue scope."""
+    remote = forge.new_repo({"a": "1"})
+    path = remote.api + "/issues"
+    ours = forge.api("issues").post(path, json={"title": "ours", "body": "<!-- x -->\none"}).json()
+    assert forge.api("alice").post(path, json={"title": "hers"}).status_code == 201
+
+    def titles(account: str) -> list[str]:
+        answer = forge.api("issues").get(path, params={"created_by": account, "state": "all", "type": "issues"})
+        assert answer.headers["X-Total-Count"] == str(len(answer.json()))
+        return [issue["title"] for issue in answer.json()]
+
+    forge.until(lambda: titles("autonomic-bot") == ["ours"], "the index to follow")
+    assert titles("Autonomic-Bot") == ["ours"]
+    assert titles("alice") == ["hers"]
+    assert forge.api().get(path, params={"created_by": "nobody-at-all"}).status_code == 404
+    one = f"{path}/{ours['number']}"
+    assert forge.api("issues").patch(one, json={"state": "closed"}).status_code == 201
+    assert forge.api("issues").patch(one, json={"state": "closed"}).status_code == 201, "once more changes nothing"
+    edited = forge.api("issues").patch(one, json={"title": "new", "body": "<!-- x -->\ntwo"})
+    assert (edited.status_code, edited.json()["state"]) == (201, "closed")
+    assert forge.api("issues").post(one + "/comments", json={"body": "also on a closed one"}).status_code == 201
+    assert forge.api("issues").patch(one, json={"state": "open"}).json()["state"] == "open"
+    seen = forge.api().get(one).json()
+    assert (seen["title"], seen["body"], seen["user"]["login"]) == ("new", "<!-- x -->\ntwo", "autonomic-bot")
+    assert seen["created_at"] == ours["created_at"]
+
+
 def test_searching_open_pull_requests_of_an_owner(forge: ForgeUnderTest) -> None:
     """One request for all open pull requests of an organisation: number and repository, and no head commit."""
     remote = forge.new_repo({"a": "1"})

@@ -149,9 +149,10 @@ def test_no_run_yet(tmp_path: Path) -> None:
 
 
 def test_freshness_needs_a_finished_run_of_a_real_site(tmp_path: Path) -> None:
-    """Rehearsals and interrupted runs are not the nightly check; a finished run of the site is."""
+    """Rehearsals, plans and interrupted runs are not the nightly check; a finished run of the site is."""
     render(write(tmp_path, "converged", rehearsal=True, start=MIDNIGHT + timedelta(days=5)))
     render(write(tmp_path, "interrupted", start=MIDNIGHT + timedelta(days=4)))
+    render(write(tmp_path, "planned", start=MIDNIGHT + timedelta(days=3)))
     assert freshest(tmp_path) is None
     render(write(tmp_path, "drift"))
     found = freshest(tmp_path)

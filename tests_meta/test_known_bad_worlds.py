@@ -6,7 +6,6 @@ git, HTTP or a file, as a person would spoil it, and is then visited by a run of
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 
@@ -18,52 +17,12 @@ from fixtures.roster import load_roster
 from fixtures.site import load_site
 from fixtures.survey import take
 from fixtures.world.connect import reading, resolve
-from tests_meta.ci_world import until
 from tests_meta.eyes import POLL_FILE, Eyes
-from tests_meta.forge_server import git_environment
+from tests_meta.people import Person, deploy_by_hand, deploy_without, git
 from tests_meta.rehearsals import CONVERGED, NIGHT, Ran, Station
 from tests_meta.stories import Story, lay_night
 
 NEW_RECIPE = "gitea"
-
-
-class Person:
-    """Somebody with a clone of one repository, and plain git; leaves main as it was found."""
-
-    def __init__(self, station: Station, name: str, folder: Path) -> None:
-        settings = station.settings
-        login = f"://{settings.bot}:{settings.operator_token}@"
-        url = f"{settings.forge_url}/{settings.org}/{name}.git".replace("://", login, 1)
-        self.folder = folder / name
-        git(folder, "clone", "--quiet", url, str(self.folder))
-        self._found = git(self.folder, "rev-parse", "HEAD")
-
-    def __enter__(self) -> Person:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        git(self.folder, "push", "--quiet", "--force", "origin", f"{self._found}:main")
-
-    def push(self) -> str:
-        """Commit what was changed and push it to main, whatever is there; returns the commit."""
-        git(self.folder, "add", "--all")
-        git(self.folder, "commit", "--quiet", "--allow-empty", "--message", "by hand")
-        git(self.folder, "push", "--quiet", "--force", "origin", "HEAD:main")
-        return git(self.folder, "rev-parse", "HEAD")
-
-    def edit_poll_set(self, old: str, new: str) -> str:
-        file = self.folder / POLL_FILE
-        text = file.read_text()
-        assert old in text
-        file.write_text(text.replace(old, new, 1))
-        return self.push()
-
-
-def git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=folder, env=git_environment(), text=True,
-                          capture_output=True, timeout=60, check=False)  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
 
 
 def others_passed(ran: Ran, recipe: str) -> bool:
@@ -156,39 +115,21 @@ def test_a_poll_set_that_is_short_of_one_in_git_is_drift(converged: Station, tmp
     assert "it is in the poll set: ghost" in ran.titles("passed")
 
 
-def deploy_by_hand(station: Station, stack_file: Path) -> None:
-    """`docker stack deploy` of the bridge, as an operator on the host does it."""
-    host = station.settings.host_dir
-    script = (
-        f"set -a; . {host}/etc/ccci/world.env; "
-        f"docker stack deploy --detach=true --compose-file {stack_file} ccci-bridge"
-    )
-    environment = {"PATH": f"{host}/bin:{os.environ['PATH']}", "HOME": str(host / "root")}
-    subprocess.run(["sh", "-c", script], env=environment, check=True, capture_output=True, timeout=60)
-
-
-def test_a_running_bridge_that_is_short_of_one_is_red(converged: Station) -> None:
-    """Git and checkout say twenty, the running task's environment says nineteen: only the last one means polled."""
-    host, entry, eyes = (
-        converged.settings.host_dir,
-        f",{converged.settings.org}/plausible",
-        Eyes(converged.settings),
-    )
-    stacks = (host / "nix/store").glob("*-ccci-bridge-stack.json")
-    (stack,) = [path for path in stacks if entry in path.read_text()]
-    (by_hand := host / "root/by-hand.json").write_text(stack.read_text().replace(entry, ""))
-    deploy_by_hand(converged, by_hand)
-    until(
-        lambda: [len(polled) for polled in eyes.running_poll_sets()] == [19],
-        what="the bridge of the other file",
-    )
+def test_a_running_bridge_that_is_short_of_one_is_red_and_healed(converged: Station) -> None:
+    """Git, checkout and system say twenty, the running task's environment says nineteen: only the last one means
+    polled. A health check says so by the recipe's name; a run lets the bridge's own unit deploy it again."""
+    stack, eyes = deploy_without(converged, "plausible"), Eyes(converged.settings)
     try:
-        ran = converged.visit().demand(1)
+        checked = converged.visit("--health").demand(1)
         assert len(eyes.running_poll_set()) == 19
+        ran = converged.visit().demand(0)
+        assert len(eyes.running_poll_set()) == 20
     finally:
         deploy_by_hand(converged, stack)
-    assert {"it was deployed or needed nothing", "it is polled: plausible"} <= ran.failed
-    assert "it is polled: ghost" in ran.titles("passed")
+    assert "it is polled: plausible" in checked.failed
+    assert "it is polled: ghost" in checked.titles("passed")
+    assert {step["kind"] for step in checked.summary["planned"]} == {"restart-bridge"}
+    assert [line["kind"] for line in ran.of("intent")] == ["restart-bridge"]
 
 
 @pytest.mark.parametrize(

@@ -8,23 +8,20 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterator
-from datetime import date
 
 import httpx
 import pytest
 
-from fixtures import mirrors, survey
+from fixtures import mirrors
 from fixtures.errors import Conflict
-from fixtures.journal import FILE_NAME, Change, Journal
+from fixtures.journal import Change
 from fixtures.mirrors import MirrorWork, moved_tags, step_for
-from fixtures.options import Mode, Options
 from fixtures.roster import load_roster
 from fixtures.run import Run
 from fixtures.site import load_site
-from fixtures.waiting import Waiter
-from fixtures.world.connect import resolve, writing
 from fixtures.world.git import Refs
 from tests_meta.eyes import Eyes
+from tests_meta.library_run import close_run, open_run
 from tests_meta.rehearsals import NIGHT, Station
 from tests_meta.stories import lay_night
 
@@ -38,25 +35,9 @@ def run(station: Station, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     folder = tmp_path_factory.mktemp("run")
     lay_night(station)
     with station.live(NIGHT):
-        site, roster = load_site(station.site), load_roster(station.roster)
-        world = writing(site, resolve(site))
-        seen = survey.take(world, roster)
-        made = Run(
-            options=Options(Mode.APPLY, None, None, None, 0.02, (), (), "live", frozenset(), folder),
-            site=site,
-            roster=roster,
-            world=world,
-            journal=Journal(folder / FILE_NAME),
-            folder=folder,
-            waiter=Waiter(interval_s=0.1),
-            today=date(2026, 6, 2),
-            baseline=seen,
-            now=seen,
-            payload=folder,
-        )
+        made = open_run(load_site(station.site), load_roster(station.roster), folder)
         yield made
-        made.journal.close()
-        world.close()
+        close_run(made)
 
 
 @pytest.fixture

@@ -1,191 +1,183 @@
-"""`--testme N`: oldest verdicts first, one at a time, bounded, resumed night after night from what Drone has built."""
+"""Every request and every command of a run goes wrong once: reset, time-out, 500, lost connection.
+
+The calls are enumerated from a run itself (`tests_meta.sweep_plugin`). Reads are made again by muster: so in one
+run all of them fail once, and it converges all the same. Writes are never repeated blindly: each is broken in a
+run of its own, which has to converge or to say what happened, and must not leave anything half done. On every
+push a sample of the writes is tried that moves on every day (``MUSTER_SEED`` chooses one); ``MUSTER_ALL_CALLS=1``
+tries all, and in addition every single read that never gets an answer.
+"""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from datetime import timedelta
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import pytest
 
-from fixtures import standing, sweep, triggers
-from fixtures.errors import BadSetting
-from fixtures.options import testme_count as count_of
-from fixtures.remembered import Memory
-from fixtures.roster import LeftToPeople
-from fixtures.run import Run
-from fixtures.scratch import PREFIX
-from fixtures.sweep import Swept
-from fixtures.world.git import advertised_refs
-from tests_meta.ci_world import ORG, until
-from tests_meta.rehearsals import muster
-from tests_meta.suite_world import SuiteWorld, kinds, suite_world
-from tests_meta.verdict_world import NIGHT, Planted, plant
+from tests_meta.fault_lanes import MIRRORED, SEEDED, Attack, Lane, converged_but, in_lanes, live_differs
+from tests_meta.test_crash import RECIPES, ROSTER, orphans
 
-NAMES = ("alpha", "beta", "gamma", "delta", "slow", "busy")
-HANG = "import time\n\n\ndef test_hangs(live_app):\n    time.sleep(600)\n"
+ALL = os.environ.get("MUSTER_ALL_CALLS") == "1"
+SEED = int(os.environ.get("MUSTER_SEED", date.today().toordinal()))
+FAILURES = ("reset", "lost", "time-out", "500")
+SAMPLE = 6
+PLUGIN = ("-p", "tests_meta.sweep_plugin")
+# Exit codes that say what happened; 12 would be a rollback that one single failure made impossible.
+SAID = (1, 11, 13)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a run, and the state of the world in which that run begins."""
+
+    name: str
+    writes: bool
+    state: str
+
+
+def enumerated(lane: Lane, state: str) -> list[Call]:
+    """Every call of a run that begins in `state`, in order."""
+    names = lane.folder / f"calls-{state}"
+    lane.begin(state)
+    try:
+        lane.visit(*PLUGIN, env={"MUSTER_CALLS": str(names)}).demand(0)
+    finally:
+        lane.end()
+    rows = [line.split("\t", 1) for line in names.read_text().splitlines()]
+    return [Call(name, kind == "write", state) for kind, name in rows]
+
+
+def broken(lane: Lane, state: str, failure: str, call: str = "") -> Attack:
+    """A run in which this call, or every read once, goes wrong."""
+    lane.begin(state)
+    try:
+        before = lane.sight()
+        ran = lane.visit(*PLUGIN, env={"MUSTER_BREAK": failure, "MUSTER_BREAK_AT": call})
+        return Attack(before, ran, lane.sight())
+    finally:
+        lane.end()
+
+
+def half_done(seen: Attack) -> list[str]:
+    """What is wrong with the end of a run in which one call failed; empty when it is an end to be proud of."""
+    ran, before, after = seen.ran, seen.before, seen.after
+    wrong = [word for word in ("Traceback (most recent call last)", "INTERNALERROR") if word in ran.output]
+    if ran.exit == 0:
+        return wrong + converged_but(after, RECIPES) + orphans(after)
+    if ran.exit not in SAID:
+        wrong.append(f"exit {ran.exit}")
+    if ran.folder is None or not (ran.folder / "summary.json").exists():
+        return [*wrong, f"no record: {ran.output[-800:]}"]
+    told = [finding["do"] for finding in ran.summary["findings"] if finding["do"]]
+    failed = [line for line in ran.of("assertion") if line["outcome"] == "failed" and line["message"]]
+    wrong += [] if told or failed else ["nobody is told what happened"]
+    wrong += [f"left behind: {one}" for one in after.left]
+    for name in RECIPES:
+        mirror, upstream = after.forge.get(name), after.upstream[name]
+        whole = mirror and all(mirror.get(r) == s for r, s in upstream.items() if "/pull" not in r)
+        if mirror != before.forge.get(name) and not whole:
+            wrong.append(f"half a mirror: {name}")
+    return wrong + _live(before=before, seen=seen)
+
+
+def _live(*, before: object, seen: Attack) -> list[str]:
+    """The host is what it was, or it runs and serves what cc-ci's head says."""
+    after = seen.after
+    differs = live_differs(seen.before, after)
+    deployed = (
+        after.served == after.poll_set
+        and after.host["running"] == after.host["boots"]
+        and after.host["checkout"] == after.forge["cc-ci"]["refs/heads/main"]
+    )
+    return [] if deployed or not differs else differs
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SuiteWorld]:
-    with suite_world(tmp_path_factory.mktemp("sweep"), NAMES) as made:
-        made.commit({"tests/slow/recipe_meta.py": "", "tests/slow/functional/test_it.py": HANG}, branch="main")
-        yield made
+def calls(tmp_path_factory: pytest.TempPathFactory) -> list[Call]:
+    """Those of a run from the night; from enrollment on, those of one in which the mirrors and suites are there."""
+
+    def job(state: str) -> Callable[[Lane], list[Call]]:
+        return lambda lane: enumerated(lane, state)
+
+    folder = tmp_path_factory.mktemp("calls")
+    found = in_lanes(folder, {state: job(state) for state in (SEEDED, MIRRORED)}, roster=ROSTER)
+    whole, late = found[SEEDED].result(), found[MIRRORED].result()
+    often, seldom = (Counter(what(call) for call in each) for each in (whole, late))
+    known = {call.name: call for call in late if often[what(call)] == seldom[what(call)]}
+    return [known.get(call.name, call) for call in whole]
 
 
-@pytest.fixture(autouse=True)
-def past(world: SuiteWorld) -> None:
-    """What was built before, as each test finds it: alpha is the oldest, then beta, gamma, delta and slow."""
-    hours = {"alpha": 50, "beta": 40, "gamma": 30, "delta": 20, "slow": 10, "busy": 5}
-    head = "a" * 40
-    plant(
-        world.world.settings,
-        [
-            Planted(number=10 + number, recipe=name, head=head, hours=hours[name], tests={})
-            for number, name in enumerate(hours)
-        ],
-    )
+def what(call: Call) -> str:
+    """What is asked for, without how often it was asked for before."""
+    return call.name.partition(" ")[2]
 
 
-def a_run(world: SuiteWorld, count: int, *recipes: str) -> Run:
-    run = world.run({}, recipes=recipes or NAMES)
-    object.__setattr__(run.options, "testme", count)
-    return run
+@pytest.fixture(scope="module")
+def chosen(calls: list[Call]) -> list[tuple[Call, str]]:
+    """What is broken, and how: everything, or a sample that is spread evenly over the writes."""
+    everything = [
+        (call, failure)
+        for call in calls
+        for failure in (FAILURES if call.writes else ("reset",))
+        if call.writes or ALL
+    ]
+    step = 1 if ALL else max(1, len(everything) // SAMPLE)
+    picked = everything[SEED % step :: step]
+    writes = sum(1 for call in calls if call.writes)
+    print(f"{len(calls)} calls, {writes} of them write; {len(picked)} tried (MUSTER_SEED={SEED})")
+    return picked
 
 
-def swept(run: Run, memory: Memory | None = None) -> dict[str, Swept]:
-    assert run.writer is not None
-    return sweep.sweep(run, run.writer, memory or Memory())
+def test_every_read_may_fail_once(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Reset, without an answer in time, answered with 500: each read is made again, and the run converges."""
+
+    def job(failure: str) -> Callable[[Lane], Attack]:
+        return lambda lane: broken(lane, MIRRORED, failure)
+
+    failures: Sequence[str] = ("reset", "time-out", "500") if ALL else ("reset", "500")
+    found = in_lanes(tmp_path_factory.mktemp("reads"), {each: job(each) for each in failures}, roster=ROSTER)
+    for future in found.values():
+        seen = future.result()
+        seen.ran.demand(0)
+        assert half_done(seen) == []
 
 
-def test_oldest_first_and_those_without_a_verdict_before_all(world: SuiteWorld) -> None:
-    """The order is what Drone built, by time; a recipe of which nothing is known is first of all."""
-    run = a_run(world, 1, "delta", "newcomer", "alpha", "gamma", "beta")
-    assert sweep.order(run, Memory()) == ["newcomer", "alpha", "beta", "gamma", "delta"]
-    assert sweep.order(run, Memory(), but=["alpha"])[:2] == ["newcomer", "beta"]
+@pytest.fixture(scope="module")
+def swept(
+    chosen: list[tuple[Call, str]], tmp_path_factory: pytest.TempPathFactory
+) -> Mapping[str, Future[Attack]]:
+    """One run for each call and failure."""
+
+    def job(call: Call, failure: str) -> Callable[[Lane], Attack]:
+        def attack(lane: Lane) -> Attack:
+            seen = broken(lane, call.state, failure, call.name)
+            print(f"{failure}: {call.name}: exit {seen.ran.exit} {half_done(seen) or 'well'}", flush=True)
+            return seen
+
+        return attack
+
+    jobs = {f"{failure}: {call.name}": job(call, failure) for call, failure in chosen}
+    return in_lanes(tmp_path_factory.mktemp("swept"), jobs, roster=ROSTER)
 
 
-def test_one_that_was_asked_and_never_answered_does_not_keep_the_others_waiting(world: SuiteWorld) -> None:
-    """The night that a record names counts like a verdict."""
-    asked = {"asked_at": (NIGHT + timedelta(days=1)).isoformat()}
-    run = a_run(world, 1, "alpha", "newcomer", "beta")
-    assert sweep.order(run, Memory(NIGHT, {"newcomer": asked})) == ["alpha", "beta", "newcomer"]
+def test_no_call_that_fails_leaves_anything_half_done(swept: Mapping[str, Future[Attack]]) -> None:
+    """Converged, or a verdict that says what happened, and a world that is whole either way."""
+    wrong = {name: found for name, future in swept.items() if (found := half_done(future.result()))}
+    assert wrong == {}
 
 
-def test_a_sweep_goes_on_where_the_night_before_stopped(world: SuiteWorld) -> None:
-    """Two a night: the two oldest, then the next two, without any memory but Drone's builds."""
-    first = a_run(world, 2, "alpha", "beta", "gamma", "delta")
-    outcomes = swept(first)
-    assert list(outcomes) == ["alpha", "beta"]
-    assert all(one.answered and one.verdict.green for one in outcomes.values())
-    assert set(first.swept_at) == {"alpha", "beta"}
-    second = a_run(world, 2, "alpha", "beta", "gamma", "delta")
-    assert list(swept(second)) == ["gamma", "delta"]
-
-
-def test_what_was_posted_is_gone_afterwards(world: SuiteWorld) -> None:
-    """The comment is deleted; a pull request that was open stays as it was, and nothing new is open."""
-    run = a_run(world, 1, "alpha")
-    swept(run)
-    assert kinds(run) == ["testme-comment"]
-    comments = run.world.forge.comments(f"{ORG}/alpha", 1)
-    assert [comment for comment in comments if comment.body == "!testme"] == []
-    assert [pull.number for pull in run.world.forge.pulls(f"{ORG}/alpha")] == [1]
-
-
-def test_a_pull_request_that_is_left_to_people_is_not_used(world: SuiteWorld) -> None:
-    """A scratch one is opened instead, and closed and deleted when the verdict is in."""
-    run = a_run(world, 1, "beta")
-    object.__setattr__(run.roster, "left_to_people", (LeftToPeople(recipe="beta", pull=1, why="a person's"),))
-    outcome = swept(run)["beta"]
-    assert outcome.verdict.reported
-    assert kinds(run) == ["scratch-pull", "testme-comment"]
-    assert [pull.number for pull in run.world.forge.pulls(f"{ORG}/beta")] == [1]
-    refs = advertised_refs(run.world.mirrors, f"{ORG}/beta")
-    assert refs is not None
-    assert [branch for branch in refs.branches if branch.startswith(PREFIX)] == []
-
-
-def test_one_that_is_being_built_is_left_alone(world: SuiteWorld) -> None:
-    """The oldest has a build that runs: the next one is asked in its place, and the record says why."""
-    plant(
-        world.world.settings,
-        [
-            Planted(number=11, recipe="busy", head="a" * 40, hours=900, tests={}),
-            Planted(number=15, recipe="busy", head="a" * 40, hours=901, tests={}),
-            Planted(number=90, recipe="busy", head="a" * 40, hours=0, status="running", tests={}),
-        ],
-    )
+def test_the_check_sees_what_is_half_done(tmp_path: Path) -> None:
+    """Positive control: a poll set that is committed and not deployed, by a run that says that all is well."""
+    lane = Lane(tmp_path / "lane", ROSTER)
+    lane.begin(SEEDED)
     try:
-        run = a_run(world, 1, "busy", "gamma")
-        assert list(swept(run)) == ["gamma"]
-        assert "busy is left alone, its build 90 is not done" in run.journal.path.read_text()
+        before = lane.sight()
+        killed = lane.visit("-p", "tests_meta.crash_plugin", env={"MUSTER_STOP_AT": "acted create-mirror"})
+        assert half_done(Attack(before, killed, lane.sight())) != []
     finally:
-        plant(world.world.settings, [Planted(number=90, recipe="busy", head="a" * 40, hours=0, tests={})])
-
-
-def test_a_recipe_that_holds_the_runner_has_its_own_time_and_the_others_go_on(world: SuiteWorld) -> None:
-    """It is reported by name with its build; when the runner is free again, the next one is answered."""
-    plant(world.world.settings, [Planted(number=14, recipe="slow", head="a" * 40, hours=800, tests={})])
-    run = a_run(world, 2, "slow", "delta")
-    object.__setattr__(run.site.limits, "build_s", 3.0)
-    outcomes: dict[str, Swept] = {}
-    sweeping = threading.Thread(target=lambda: outcomes.update(swept(run)))
-    sweeping.start()
-    until(lambda: run.findings or None, within_s=60, what="slow reported")
-    # cc-ci's own deadline would end it; here a person cancels it, once it was reported.
-    build = run.verdicts["slow"].build
-    object.__setattr__(run.site.limits, "build_s", 60.0)
-    assert world.world.drone("DELETE", f"/repos/{ORG}/cc-ci/builds/{build}").status_code == 200
-    sweeping.join(120)
-    assert list(outcomes) == ["slow", "delta"]
-    assert not outcomes["slow"].answered
-    assert outcomes["delta"].verdict.reported
-    (finding,) = run.findings
-    assert (finding.id, finding.recipe) == ("testme-slow", "slow")
-    assert finding.where.endswith(f"/{build}")
-
-
-def test_the_nights_time_is_over_and_nothing_more_is_asked(world: SuiteWorld) -> None:
-    """A build that is still running then is no failure: the next night reads what came of it."""
-    known = Memory(NIGHT, {"alpha": {"asked_at": "9999-01-01T00:00:00+00:00"}})
-    run = a_run(world, 3, "slow", "alpha")
-    object.__setattr__(run.site.limits, "testme_s", 3.0)
-    outcomes = swept(run, known)
-    assert list(outcomes) == ["slow"]
-    assert outcomes["slow"].cut
-    assert outcomes["slow"].answered
-    assert run.findings == []
-    assert "1 asked; the 3 s of the night were used" in run.journal.path.read_text()
-    for build in world.world.builds():
-        if build["status"] in ("running", "pending"):
-            world.world.drone("DELETE", f"/repos/{ORG}/cc-ci/builds/{build['number']}")
-
-
-def test_the_answer_of_a_sweep_is_judged_and_remembered(world: SuiteWorld) -> None:
-    """The standing is the new build's, and the record keeps when it was asked."""
-    run = a_run(world, 1, "gamma")
-    swept(run)
-    run.look_again()
-    standings = triggers.take_stock(run, Memory())
-    assert standings["gamma"].kind == standing.GREEN
-    assert standings["gamma"].newest
-    assert standings["gamma"].newest.build == run.verdicts["gamma"].build
-    assert run.swept_at["gamma"] in run.journal.path.read_text()
-
-
-@pytest.mark.parametrize("mode", ["--plan", "--health", "--recover"])
-def test_a_mode_that_posts_nothing_refuses_it(mode: str, tmp_path: Path) -> None:
-    """One sentence, exit 4, before anything is contacted."""
-    said = muster("--testme", "2", mode, reports=tmp_path / "reports").refused()
-    assert mode in said
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("count", ["0", "-1", "x", "1.5", ""])
-def test_a_number_that_is_none_is_refused(count: str) -> None:
-    """It says what was expected."""
-    with pytest.raises(BadSetting, match="--testme 3"):
-        count_of(count, [])
-    assert count_of("19", []) == 19
+        lane.clear()

@@ -13,8 +13,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from fixtures import triggers
-from fixtures.journal import FILE_NAME, Journal
-from fixtures.options import Mode, Options
+from fixtures.options import Mode
 from fixtures.rehearsal.ci import model
 from fixtures.rehearsal.ci import results as ci_results
 from fixtures.rehearsal.ci.model import Build, Stage, Step
@@ -27,9 +26,7 @@ from fixtures.roster import KnownRed, Recipe, Roster
 from fixtures.run import Run
 from fixtures.site import load_site
 from fixtures.standing import Standing
-from fixtures.survey import take
-from fixtures.waiting import Waiter
-from fixtures.world.connect import reading, resolve
+from tests_meta.library_run import close_run, open_run
 
 NIGHT = datetime(2026, 6, 2, 0, 13, tzinfo=UTC)
 TODAY = NIGHT.date()
@@ -136,29 +133,15 @@ class Nights:
         for name, value in limits.items():
             object.__setattr__(site.limits, name, value)
         roster = Roster(recipes=tuple(Recipe(name=n, upstream=n, known_red=red) for n, red in recipes.items()))
-        world = reading(site, resolve(site))
-        survey = take(world, roster)
-        journal = Journal(folder / FILE_NAME)
-        journal.write("run", run=folder.name, site=site.name, mode="health", target=target_of(site))
-        run = Run(
-            options=Options(Mode.HEALTH, None, None, None, 0.02, (), (), "live", frozenset(), self.reports),
-            site=site,
-            roster=roster,
-            world=world,
-            journal=journal,
-            folder=folder,
-            waiter=Waiter(interval_s=0.1),
-            today=today,
-            baseline=survey,
-            now=survey,
-            payload=folder,
-            started=at,
-        )
+        run = open_run(site, roster, folder, mode=Mode.HEALTH, reports=self.reports)
+        run.today, run.started = today, at
+        target = target_of(site)
+        run.journal.write("run", run=folder.name, site=site.name, mode="health", target=target)
         self.runs.append(run)
         standings = triggers.take_stock(run, triggers.remember(run))
         if not keep_open:
-            journal.write("end", exit=0, verdict="unchanged")
-            journal.close()
+            run.journal.write("end", exit=0, verdict="unchanged")
+            close_run(run)
         return run, standings
 
 

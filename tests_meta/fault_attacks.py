@@ -1,0 +1,73 @@
+"""One run in a misbehaving world, and how what it left differs from what the fault's expectation says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fixtures.rehearsal import expected, forge_faults
+from fixtures.rehearsal.expected import Expected
+from fixtures.rehearsal.host.faults import FAULTS as HOST_FAULTS
+from fixtures.rehearsal.record_faults import FAULTS as OUR_OWN_DISK
+from tests_meta.fault_lanes import (
+    MIRRORED,
+    RECIPES,
+    SEEDED,
+    Attack,
+    Lane,
+    converged_but,
+    live_differs,
+)
+
+# These are planted when a world is seeded; the others can be switched on in a world that is there already.
+PLANTED = {*forge_faults.IN_THE_REPOSITORIES, "wrong-target", "host-key-changed", "stale-green"}
+ARGUMENTS = {"red-build": "red-build:hedgedoc"}
+
+
+def attack(lane: Lane, name: str) -> Attack:
+    """One run in a world with this fault; the world runs on until it has been looked at."""
+    fault = ARGUMENTS.get(name, name)
+    state = "" if name in PLANTED else MIRRORED if name in (*HOST_FAULTS, *OUR_OWN_DISK) else SEEDED
+    if name in OUR_OWN_DISK:
+        lane.begin(state)
+    else:
+        lane.begin(state, fault)
+    reports = lane.folder / f"reports-{name}"
+    try:
+        before = lane.sight()
+        if name in OUR_OWN_DISK:
+            # muster's own disk is not the world's: the run is told, and starts the world by itself.
+            ran = lane.run("--roster", str(lane.roster), "--fault", name, reports=reports)
+        else:
+            ran = lane.visit(reports=reports)
+        return Attack(before, ran, lane.sight())
+    finally:
+        lane.end()
+
+
+def differences(entry: Expected, seen: Attack) -> list[str]:
+    """How the world differs from the state that `entry` names."""
+    before, after = seen.before, seen.after
+    match entry.state:
+        case expected.CONVERGED:
+            return converged_but(after, RECIPES)
+        case expected.ALL_BUT_ONE:
+            unpolled = [name for name in RECIPES if name not in after.polled(RECIPES)]
+            hit = entry.recipe if entry.recipe != "?" else unpolled[0]
+            return converged_but(after, RECIPES, missing=hit)
+        case expected.BASELINE_LIVE:
+            moved = [] if after.host["checkout"] == before.host["checkout"] else ["the checkout moved"]
+            return live_differs(before, after) + moved
+        case expected.NOT_ENROLLED:
+            moved = [] if after.host["checkout"] == before.host["checkout"] else ["the checkout moved"]
+            return live_differs(before, after) + moved
+        case expected.WITHHELD:
+            enrolled = replace(after, poll_set=before.poll_set)
+            missing = [] if len(after.polled(RECIPES)) == len(RECIPES) else ["the poll set was not committed"]
+            return live_differs(before, enrolled) + missing
+        case expected.FOREIGN:
+            return ["the foreign system is gone"] if after.host["running"] == before.host["running"] else []
+        case expected.EMERGENCY:
+            return [] if after.poll_set == before.poll_set else ["the enrollment was not taken back"]
+        case expected.UNTOUCHED:
+            return [] if after == before else ["something was written"]
+    return [f"no check for {entry.state}"]

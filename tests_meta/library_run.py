@@ -1,0 +1,60 @@
+"""A run as the phases' fixtures get it, opened by a test: for the work of one phase without a pytest of its own."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+from fixtures.journal import FILE_NAME, Journal
+from fixtures.options import Mode, Options
+from fixtures.rehearsal.parts import choose
+from fixtures.roster import Roster
+from fixtures.run import Run
+from fixtures.site import Site
+from fixtures.survey import take
+from fixtures.waiting import Waiter
+from fixtures.world.connect import reading, resolve, writing
+
+
+def open_run(
+    site: Site,
+    roster: Roster,
+    folder: Path,
+    *,
+    mode: Mode = Mode.APPLY,
+    payload: Path | None = None,
+    reports: Path | None = None,
+) -> Run:
+    """A run that has taken its baseline and done nothing; its journal is in `folder`."""
+    keys = resolve(site)
+    world = writing(site, keys) if mode is Mode.APPLY else reading(site, keys)
+    survey = take(world, roster)
+    return Run(
+        options=Options(
+            mode=mode,
+            site=None,
+            roster=None,
+            world=None,
+            pace=0.02,
+            faults=(),
+            parts=choose(),
+            undo="live",
+            force_sync=frozenset(),
+            reports=reports or folder,
+        ),
+        site=site,
+        roster=roster,
+        world=world,
+        journal=Journal(folder / FILE_NAME),
+        folder=folder,
+        waiter=Waiter(interval_s=0.1),
+        today=date(2026, 6, 2),
+        baseline=survey,
+        now=survey,
+        payload=payload or folder,
+    )
+
+
+def close_run(run: Run) -> None:
+    run.journal.close()
+    run.world.close()

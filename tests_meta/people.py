@@ -1,0 +1,125 @@
+"""What people do to a world between two runs: push, deploy by hand, ask for a build, reboot the host."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from fixtures.rehearsal.settings import WorldSettings
+from tests_meta.ci_world import until
+from tests_meta.eyes import POLL_FILE, Eyes
+from tests_meta.forge_server import git_environment
+from tests_meta.rehearsals import Station
+
+
+def git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=folder, env=git_environment(), text=True,
+                          capture_output=True, timeout=60, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+class Person:
+    """Somebody with a clone of one repository, and plain git; leaves main as it was found."""
+
+    def __init__(self, station: Station, name: str, folder: Path) -> None:
+        settings = station.settings
+        login = f"://{settings.bot}:{settings.operator_token}@"
+        url = f"{settings.forge_url}/{settings.org}/{name}.git".replace("://", login, 1)
+        self.folder = folder / name
+        git(folder, "clone", "--quiet", url, str(self.folder))
+        self._found = git(self.folder, "rev-parse", "HEAD")
+
+    def __enter__(self) -> Person:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        git(self.folder, "push", "--quiet", "--force", "origin", f"{self._found}:main")
+
+    def push(self) -> str:
+        """Commit what was changed and push it to main, whatever is there; returns the commit."""
+        git(self.folder, "add", "--all")
+        git(self.folder, "commit", "--quiet", "--allow-empty", "--message", "by hand")
+        git(self.folder, "push", "--quiet", "--force", "origin", "HEAD:main")
+        return git(self.folder, "rev-parse", "HEAD")
+
+    def edit_poll_set(self, old: str, new: str) -> str:
+        file = self.folder / POLL_FILE
+        text = file.read_text()
+        assert old in text
+        file.write_text(text.replace(old, new, 1))
+        return self.push()
+
+
+def deploy_by_hand(station: Station, stack_file: Path) -> None:
+    """`docker stack deploy` of the bridge, as an operator on the host does it."""
+    host = station.settings.host_dir
+    script = (
+        f"set -a; . {host}/etc/ccci/world.env; "
+        f"docker stack deploy --detach=true --compose-file {stack_file} ccci-bridge"
+    )
+    environment = {"PATH": f"{host}/bin:{os.environ['PATH']}", "HOME": str(host / "root")}
+    subprocess.run(["sh", "-c", script], env=environment, check=True, capture_output=True, timeout=60)
+
+
+def deploy_without(station: Station, recipe: str) -> Path:
+    """Deploy the bridge by hand with one recipe missing from its environment; returns the file that has them all."""
+    host, entry, eyes = station.settings.host_dir, f",{station.settings.org}/{recipe}", Eyes(station.settings)
+    polled = len(eyes.running_poll_set())
+    stacks = (host / "nix/store").glob("*-ccci-bridge-stack.json")
+    stack = max((path for path in stacks if entry in path.read_text()), key=lambda path: path.stat().st_mtime_ns)
+    (by_hand := host / "root/by-hand.json").write_text(stack.read_text().replace(entry, ""))
+    deploy_by_hand(station, by_hand)
+    until(
+        lambda: [len(polls) for polls in eyes.running_poll_sets()] == [polled - 1],
+        what="the bridge of the other file",
+    )
+    return stack
+
+
+def ask_for_a_build(settings: WorldSettings, recipe: str) -> str:
+    """Open a pull request on the mirror, comment ``!testme`` on it, and wait for what is reported; its state."""
+    repo = f"/repos/{settings.org}/{recipe}"
+    eyes = Eyes(settings)
+    known = {build["number"] for build in eyes.builds()}
+    branch = f"try-{len(known)}"
+    change = {"content": "", "message": "Try", "new_branch": branch, "branch": "main"}
+    _post(settings, f"{repo}/contents/{branch}.txt", change)
+    pull = _post(settings, f"{repo}/pulls", {"head": branch, "base": "main", "title": f"Try {len(known)}"})
+    _post(settings, f"{repo}/issues/{pull['number']}/comments", {"body": "!testme"})
+
+    def reported() -> str:
+        _, rows = eyes.api(f"{repo}/statuses/{pull['head']['sha']}")
+        states = [row["status"] for row in rows or () if row["context"] == "cc-ci/testme"]
+        return next((state for state in states if state in ("success", "failure", "error")), "")
+
+    until(reported, what=f"a verdict on {recipe}")
+    return reported()
+
+
+def _post(settings: WorldSettings, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    request = urllib.request.Request(
+        f"{settings.forge_url}/api/v1{path}",
+        data=json.dumps(body).encode(),
+        headers={"Authorization": f"token {settings.operator_token}", "Content-Type": "application/json"},
+    )
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(request, timeout=20) as answer:
+        made: dict[str, Any] = json.load(answer)
+        return made
+
+
+def boot_an_older_generation(settings: WorldSettings) -> str:
+    """Choose, in the boot loader of a host that is off, the generation before the default; returns its entry."""
+    loader = settings.host_dir / "boot/loader"
+    config = loader / "loader.conf"
+    default = config.read_text().split()[-1]
+    numbers = sorted(int(entry.stem.split("-")[-1]) for entry in (loader / "entries").glob("nixos-generation-*"))
+    older = max(number for number in numbers if number < int(default.split("-")[-1].removesuffix(".conf")))
+    entry = f"nixos-generation-{older}.conf"
+    config.write_text(config.read_text().replace(default, entry))
+    return entry

@@ -1,0 +1,115 @@
+"""During an apply of a reviewed plan no change is begun that the plan does not hold, whichever phase wants it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from fixtures.foresight import tags_in_words
+from fixtures.journal import Intended, Journal
+from fixtures.plan_file import Plan
+from fixtures.reviewed import NotInThePlan, guard
+from fixtures.world.git import Refs
+
+ORG = "recipe-maintainers"
+CCCI, GHOST, POLL = f"{ORG}/cc-ci", f"{ORG}/ghost", f"{ORG}/cc-ci: nix/modules/bridge.nix"
+UPSTREAM = Refs("main", {"main": "a" * 40}, {"1.0": "b" * 40}, {}, {"1.0": "c" * 40})
+STEPS = [
+    (1, "sync", GHOST, "ghost"),
+    (2, "propose-suite", CCCI, "hedgedoc"),
+    (3, "enroll", POLL, None),
+    (4, "switch", "host", None),
+    (5, "trigger", GHOST, "ghost"),
+]
+
+
+def plan() -> Plan:
+    steps = [
+        {"phase": phase, "kind": kind, "target": target, "recipe": recipe, "detail": "", "certainty": "change"}
+        for phase, kind, target, recipe in STEPS
+    ]
+    seen = {
+        "upstream ghost: main": "a" * 40,
+        "upstream ghost: tags": tags_in_words(UPSTREAM),
+        "host: running system": "/nix/store/old",
+    }
+    poll_file = {"path": "nix/modules/bridge.nix", "before": "1", "after": "2", "entries": [CCCI, GHOST]}
+    return Plan({"steps": steps, "seen": seen, "poll_file": poll_file})
+
+
+def run(*, upstream: Refs = UPSTREAM, running: str = "/nix/store/old") -> Any:
+    """As much of a run as the guard looks at."""
+    host = SimpleNamespace(system=SimpleNamespace(running=running))
+    now = SimpleNamespace(upstreams={"ghost": upstream}, demand_host=lambda: host)
+    world = SimpleNamespace(mirror=lambda name: f"{ORG}/{name}", ccci=CCCI)
+    findings: list[Any] = []
+    return SimpleNamespace(now=now, baseline=now, world=world, findings=findings, find=findings.append)
+
+
+def change(kind: str, target: str, *, after: Any = None, **undo: Any) -> Intended:
+    return Intended(kind, target, None, after, undo)
+
+
+ENROLL = change("enroll", POLL, after=[CCCI, GHOST], left="2")
+HELD = [
+    change("sync-main", GHOST),
+    change("sync-tags", GHOST),
+    change("propose-suite", f"{CCCI}: tests/hedgedoc/", recipe="hedgedoc"),
+    change("describe-suite", f"the text of {CCCI}#1", pull=1),
+    change("testme-comment", f"{CCCI}#1"),
+    change("testme-comment", f"{ORG}/hedgedoc#4"),
+    ENROLL,
+    change("switch", "host"),
+    change("scratch-pull", GHOST),
+    change("testme-comment", f"{GHOST}#2"),
+]
+NOT_HELD = [
+    (change("create-mirror", GHOST), {}, "no step"),
+    (change("sync-main", f"{ORG}/mumble"), {}, "no step"),
+    (change("sync-main", GHOST), {"upstream": Refs("main", {"main": "d" * 40})}, "upstream's main"),
+    (change("sync-main", GHOST), {"upstream": Refs("main", {"main": "a" * 40})}, "upstream's tags"),
+    (change("propose-suite", f"{CCCI}: tests/n8n/", recipe="n8n"), {}, "no step"),
+    (change("withdraw-suite", f"{CCCI}#1"), {}, "no step"),
+    (change("enroll", POLL, after=[CCCI, GHOST], left="3"), {}, "poll file"),
+    (change("enroll", POLL, after=[CCCI], left="2"), {}, "poll file"),
+    (change("sync-checkout", "host:/root/cc-ci"), {}, "no step"),
+    (change("switch", "another"), {}, "no step"),
+    (change("switch", "host"), {"running": "/nix/store/new"}, "/nix/store/new"),
+    (change("testme-comment", f"{ORG}/mumble#1"), {}, "no step"),
+    (change("a-kind-of-tomorrow", GHOST), {}, "no step"),
+]
+
+
+@pytest.mark.parametrize("wanted", HELD, ids=lambda one: f"{one.kind} {one.target}")
+def test_what_the_plan_holds_may_be_done(wanted: Intended) -> None:
+    """Each kind of change that a step is made of, on what the step names."""
+    guard(run(), plan())(wanted)
+
+
+@pytest.mark.parametrize(("wanted", "world", "why"), NOT_HELD)
+def test_what_it_does_not_hold_is_refused(wanted: Intended, world: dict[str, Any], why: str) -> None:
+    """Another target, another kind, another content: refused in words, and a person is told."""
+    seen = run(**world)
+    with pytest.raises(NotInThePlan, match=why):
+        guard(seen, plan())(wanted)
+    assert [finding.severity for finding in seen.findings] == ["action"]
+
+
+def test_a_refused_change_leaves_no_intent(tmp_path: Path) -> None:
+    """The journal asks before it writes the intent, so nothing looks begun, and the block is never entered."""
+    journal, entered = Journal(tmp_path / "journal.jsonl"), []
+    journal.guard = guard(run(), plan())
+
+    def write(kind: str) -> None:
+        with journal.change(kind, GHOST, before=None, after=None, undo={}, by_hand="nothing"):
+            entered.append(kind)
+
+    write("sync-main")
+    with pytest.raises(NotInThePlan):
+        write("create-mirror")
+    assert entered == ["sync-main"]
+    assert [one.kind for one in journal.changes()] == ["sync-main"]
+    journal.close()
