@@ -17,6 +17,7 @@ from fixtures.rehearsal.settings import WorldSettings
 from fixtures.run import Outcome, Run
 from fixtures.world.upstream import commits_since
 from tests_meta.ci_world import ORG, World, running
+from tests_meta.library_run import close_run
 from tests_meta.verdict_world import NIGHT, Nights, findings
 
 MIDNIGHT = NIGHT - timedelta(minutes=13)  # by which a rehearsal counts the age of what was there before it
@@ -71,7 +72,7 @@ def look(world: World, reports: Path, grace_h: int = 24) -> tuple[Run, dict[str,
     mirrors.look_behind(run)
     outcomes = {r.name: mirrors.settled(run, mirrors.step_for(r, run.now)) for r in run.roster.recipes}
     behind.note_releases(run)
-    run.journal.close()
+    close_run(run)
     return run, outcomes
 
 
@@ -126,7 +127,7 @@ def test_a_commit_that_was_made_long_before_it_was_pushed_counts_from_when_the_m
     run, _ = Nights(world.settings, tmp_path).look(ROSTER, at=NIGHT + timedelta(hours=1), keep_open=True)
     level = {name: {"mirrored": {"ok": True, "evidence": {}}} for name in NAMES}
     run.journal.write("roll", moment="final", recipes=level)
-    run.journal.close()
+    close_run(run)
     run, after = look(world, tmp_path)
     assert after["moved"].state == "unchanged"
     assert run.behind["moved"].since is not None
@@ -168,6 +169,7 @@ def test_upstream_that_does_not_tell_its_history_leaves_nobody_to_vouch_for_the_
 
 def test_a_history_that_is_not_a_list_of_commits_is_no_answer(world: World, tmp_path: Path) -> None:
     """A forge of another kind answers 200 with something else."""
-    run, _ = Nights(world.settings, tmp_path).look({})
+    run, _ = Nights(world.settings, tmp_path).look({}, keep_open=True)
     with pytest.raises(Unreachable):
         commits_since(run.world.upstream, "coop-cloud/nowhere", head="main", known="x")
+    close_run(run)
