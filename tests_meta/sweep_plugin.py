@@ -28,9 +28,8 @@ from typing import Any
 import httpx
 import pytest
 
-from fixtures.errors import Unreachable
 from fixtures.world.git import Remote, Workspace
-from fixtures.world.host import CommandResult, Held, HostReader, HostWriter
+from fixtures.world.host import CommandResult, Held, HostReader, HostWriter, OutOfTime
 
 VARIABLE = re.compile(r"[0-9a-f]{40}|\d{8}t\d+z?[-a-z]*|[0-9a-z]{32}-|/tmp/[^\s'\"]*|\d+", re.IGNORECASE)
 LENGTH = 160
@@ -128,7 +127,7 @@ def _break_host(calls: Calls) -> None:
         if how == "lost":
             raise self._lost(None)
         if how == "time-out":
-            raise Unreachable(f"{self._name}: the command did not end within its limit of {limit_s:.0f} s.")
+            raise OutOfTime(f"{self._name}: the command did not end within its limit of {limit_s:.0f} s.")
         return result
 
     def noted(self: HostWriter, script: str, *, limit_s: float) -> CommandResult:
