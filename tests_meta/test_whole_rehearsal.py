@@ -349,6 +349,13 @@ def test_the_second_run_checks_as_much_as_the_first(story: Story) -> None:
     assert first == second > 300
 
 
+def test_a_health_check_stays_within_its_budget(story: Story) -> None:
+    """2R+12 requests, one session over one connection; what was new to it is counted apart."""
+    made = story.checked.ran.summary["requests"]
+    assert 0 < made["forge"] + made["upstream"] + made["drone"] <= 2 * len(RECIPES) + 12
+    assert (made["host_sessions"], made["host_connections"]) == (1, 1)
+
+
 def processes_of(text: str) -> list[str]:
     """The command lines of live processes that name `text`."""
     found = []
