@@ -17,6 +17,7 @@ from tests_meta.fault_lanes import (
     converged_but,
     live_differs,
 )
+from tests_meta.rehearsals import LIMIT_S
 
 # These are planted when a world is seeded; the others can be switched on in a world that is there already.
 PLANTED = {*forge_faults.IN_THE_REPOSITORIES, "wrong-target", "host-key-changed", "stale-green"}
@@ -38,7 +39,8 @@ def attack(lane: Lane, name: str) -> Attack:
             # muster's own disk is not the world's: the run is told, and starts the world by itself.
             ran = lane.run("--roster", str(lane.roster), "--fault", name, reports=reports)
         else:
-            ran = lane.visit(reports=reports)
+            # With real parts every request takes longer, and some faults are waits to their very end.
+            ran = lane.visit(reports=reports, limit_s=LIMIT_S if lane.parts is None else 2 * LIMIT_S)
         return Attack(before, ran, lane.sight())
     finally:
         lane.end()
