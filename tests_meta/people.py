@@ -90,6 +90,7 @@ def ask_for_a_build(settings: WorldSettings, recipe: str) -> str:
     change = {"content": "", "message": "Try", "new_branch": branch, "branch": "main"}
     _post(settings, f"{repo}/contents/{branch}.txt", change)
     pull = _post(settings, f"{repo}/pulls", {"head": branch, "base": "main", "title": f"Try {len(known)}"})
+    _await_two_polls(eyes, recipe)
     asked = _post(settings, f"{repo}/issues/{pull['number']}/comments", {"body": "!testme"})
 
     def reported() -> str:
@@ -100,6 +101,17 @@ def ask_for_a_build(settings: WorldSettings, recipe: str) -> str:
     state = until(reported, within_s=120, what=f"a verdict on {recipe}")
     _ask(settings, "DELETE", f"{repo}/issues/comments/{asked['id']}")
     return state
+
+
+def _await_two_polls(eyes: Eyes, recipe: str) -> None:
+    """Wait until the bridge has polled the recipe twice from now on: its first poll swallows what is older."""
+    since, path = len(eyes.requests()), f"/repos/{eyes.settings.org}/{recipe}/pulls"
+
+    def polls() -> bool:
+        made = eyes.requests()[since:]
+        return len([r for r in made if r["user_agent"] == "cc-ci-bridge" and r["path"].endswith(path)]) >= 2
+
+    until(polls, within_s=60, what=f"two polls of {recipe}")
 
 
 def _post(settings: WorldSettings, path: str, body: dict[str, Any]) -> dict[str, Any]:

@@ -350,12 +350,12 @@ def test_exactly_the_plan_is_applied(reviewed: Reviewed, tmp_path: Path) -> None
     lane.visit("--health").demand(1)
     issues = told(lane)
     assert set(issues.values()) == {"open"}
-    assert issues.keys() >= {"mirror-all", "suite", "deploy", "polled-but-uncovered"}
+    assert issues.keys() >= {"suite", "deploy", "polled-but-uncovered"}
     ran = reviewed.apply().demand(0)
     # Of cc-ci as it was seeded some things stay to be told: old verdicts, suites that are on no roster.
     found = {line["id"] for line in ran.of("finding")}
     assert told(lane) == {name: "open" if name in found else "closed" for name in issues}
-    assert found.isdisjoint({"mirror-all", "suite-hedgedoc", "deploy", "polled-but-uncovered"})
+    assert found.isdisjoint({"suite-hedgedoc", "deploy", "polled-but-uncovered"})
     assert converged_but(lane.sight(), RECIPES) == []
     assert reviewed.plan["hash"] in json.dumps(ran.of("note"))
     targets = {step["target"] for step in reviewed.plan["steps"]}
