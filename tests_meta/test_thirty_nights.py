@@ -172,7 +172,13 @@ NIGHTS: tuple[Night, ...] = (
     Night(the_known_red_heals, exit=1, verdict="failed", told=frozenset({"opened fixed-n8n"})),
     Night(somebody_takes_the_excuse_out, told=frozenset({"said fixed-n8n", "closed fixed-n8n"})),
     quiet(),
-    Night(another_recipe_appears, verdict="converged", changes=ENROLLED, asked=frozenset({"immich"})),
+    Night(
+        another_recipe_appears,
+        verdict="converged",
+        changes=ENROLLED,
+        asked=frozenset({"immich"}),
+        told=frozenset({"said covered-but-unpolled"}),
+    ),
     quiet(),
     Night(
         the_host_reboots_into_an_old_generation, verdict="converged", changes=frozenset({"switch"})
