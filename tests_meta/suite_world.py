@@ -18,7 +18,7 @@ from fixtures.rehearsal.site_file import SITE_FILE, write_site
 from fixtures.roster import Recipe, Roster
 from fixtures.run import Run
 from fixtures.site import load_site
-from fixtures.world.forge import PullRequest
+from fixtures.world.forge_values import PullRequest
 from tests_meta.ci_world import ORG, World, running
 from tests_meta.library_run import close_run, open_run
 from tests_meta.test_bridge import bridge

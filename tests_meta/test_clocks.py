@@ -19,7 +19,7 @@ from fixtures import triggers, verdicts
 from fixtures.journal import Change
 from fixtures.world.clocks import ClockOffset
 from fixtures.world.drone import Build
-from fixtures.world.forge import Comment
+from fixtures.world.forge_values import Comment
 from fixtures.world.http import Http
 from tests_meta.fault_lanes import ROSTER
 from tests_meta.little_server import Answer, serving

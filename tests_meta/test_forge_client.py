@@ -10,7 +10,8 @@ import pytest
 from fixtures.errors import Conflict, Drift, Refused
 from fixtures.secret import Secret
 from fixtures.waiting import Seen, Waiter
-from fixtures.world.forge import BeingChecked, FileWrite, ForgeReader, ForgeWriter
+from fixtures.world.forge import BeingChecked, ForgeReader, ForgeWriter
+from fixtures.world.forge_values import FileWrite
 from fixtures.world.git import ZERO, Remote, Workspace, advertised_refs
 from fixtures.world.http import Http
 from tests_meta.forge_server import ORG, ForgeUnderTest, forge

@@ -18,7 +18,8 @@ import pytest
 from fixtures.errors import Drift, Unreachable
 from fixtures.rehearsal.tls import ensure
 from fixtures.secret import Secret
-from fixtures.world.forge import FileWrite, ForgeReader, ForgeWriter
+from fixtures.world.forge import ForgeReader, ForgeWriter
+from fixtures.world.forge_values import FileWrite
 from fixtures.world.git import ZERO, Remote, Workspace, advertised_refs
 from fixtures.world.http import Http
 from tests_meta.forge_server import ForgeUnderTest, forge

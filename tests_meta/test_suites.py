@@ -19,7 +19,7 @@ from fixtures.run import Run, Verdict
 from fixtures.suite_files import Suite, git_blob, named_tests, payload_suites, suites_in, with_names
 from fixtures.suite_work import SuiteWork
 from fixtures.survey import CcciState
-from fixtures.world.forge import TreeEntry
+from fixtures.world.forge_values import TreeEntry
 from tests_meta.ci_world import git
 from tests_meta.forge_server import ForgeUnderTest, forge
 from tests_meta.suite_world import GOOD, PAYLOAD, RED, SuiteWorld, kinds, suite, suite_world
