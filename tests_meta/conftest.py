@@ -20,7 +20,7 @@ LONG = [
     "test_thirty_nights.py",
 ]
 # Begun first, where several processes share the tests (-n): whoever gets one of these last is waited for.
-SLOWEST = ("test_faults", "test_known_bad_worlds", "test_whole_rehearsal", "test_as_a_service", "test_rebuild")
+SLOWEST = ("test_known_bad_worlds", "test_whole_rehearsal", "test_faults", "test_as_a_service", "test_rebuild")
 collect_ignore = [] if os.environ.get("MUSTER_LONG") else LONG
 
 ALLOWED_SKIPS = Path(__file__).with_name("allowed_skips.txt")
@@ -56,8 +56,12 @@ def converged(story: Story, station: Station) -> Station:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For several processes (-n, --dist loadgroup): a file stays in one, and what shares the station's worlds too."""
     order = {name: place for place, name in enumerate(SLOWEST)}
     items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+    shared = {item.path for item in items if "station" in getattr(item, "fixturenames", ())}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("station" if item.path in shared else item.path.stem))
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -126,7 +126,8 @@ def test_a_running_bridge_that_is_short_of_one_is_red_and_healed(converged: Stat
         assert len(eyes.running_poll_set()) == 20
     finally:
         deploy_by_hand(converged, stack)
-    assert "it is polled: plausible" in checked.failed
+    assert "it is polled: plausible" in checked.titles("failed") | checked.titles("skipped")
+    assert checked.summary["verdict"] == "drift"
     assert "it is polled: ghost" in checked.titles("passed")
     assert {step["kind"] for step in checked.summary["planned"]} == {"restart-bridge", "switch"}
     assert [line["kind"] for line in ran.of("intent")] == ["restart-bridge"]
