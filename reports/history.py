@@ -20,6 +20,8 @@ from reports.reading import load
 from reports.record import INTERRUPTED, moment
 
 QUIET = ("converged", "unchanged", "planned")
+# What says the same when it says it again the next night; a rollback or an interruption is an event each time.
+LASTING = ("drift", "failed", "withheld")
 NIGHTLY = ("health", "apply")
 
 
@@ -54,9 +56,10 @@ class Night:
 class Rule:
     """What is kept: everything of the last `days`, the newest `last` runs of each site, and what happened once.
 
-    A run that changed or found something is kept whatever its age, unless `eventful_too`. A finding that only
-    informs and stood in the run before as well is no news and keeps nothing. Rehearsals are runs like any other
-    unless `rehearsals` lets the old ones go with their changes, which were made to a world that is gone.
+    A run that changed or found something is kept whatever its age, unless `eventful_too`. One that ended as the run
+    before it and found nothing that was not found then is no news and keeps nothing, however grave: a finding that
+    nobody mends would otherwise fill the disk night by night. Rehearsals are runs like any other unless `rehearsals`
+    lets the old ones go with their changes, which were made to a world that is gone.
     """
 
     days: int = 90
@@ -144,10 +147,11 @@ def green_since(every: Iterable[Night], recipe: str) -> datetime | None:
 
 
 def _eventful(night: Night, before: Night | None, rule: Rule) -> bool:
-    if night.verdict not in QUIET:
+    lasting = night.verdict in LASTING and before is not None and before.verdict == night.verdict
+    if night.verdict not in QUIET and not lasting:
         return True
     known = {one[0] for one in before.findings} if before else set()
-    told = any(severity != "info" or name not in known for name, severity, _ in night.findings)
+    told = any(name not in known for name, _, _ in night.findings)
     changed = bool(night.changes) and not (night.rehearsal and rule.rehearsals)
     return changed or (told and not (night.rehearsal and rule.rehearsals))
 

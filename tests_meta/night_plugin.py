@@ -2,7 +2,7 @@
 
 The machine's clock stays as it is, for the world's servers go by it too. Only what counts in nights is told another
 time: ``MUSTER_NIGHT`` (a date) is the night that findings are told in, and ``MUSTER_HOURS_SINCE`` how long ago the
-newest finished run is taken to have ended.
+newest finished run is taken to have ended; the records of earlier nights are as much older.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 
 import pytest
 
 from fixtures import nightly
-from reports import lasting
+from reports import history, lasting
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -25,5 +26,13 @@ def pytest_configure(config: pytest.Config) -> None:
         del started
         return tonight
 
+    prune = history.prune
+
+    def prune_later(
+        root: Path, rule: history.Rule, now: datetime, *, pretend: bool = False
+    ) -> list[history.Night]:
+        return prune(root, rule, now + later, pretend=pretend)
+
     lasting.night_of = night_of
+    history.prune = prune_later
     nightly.note_missed = partial(nightly.note_missed, now=datetime.now(UTC) + later)

@@ -77,11 +77,26 @@ def test_what_happened_once_is_never_pruned(told: dict[str, object]) -> None:
     assert gone(every, eventful_too=True) == [200, 300, 400]
 
 
-def test_the_same_notice_every_night_keeps_only_the_first() -> None:
-    """A notice that stood in the run before as well is no news; a warning keeps every night it came."""
-    notice, warning = (("left", "info", "x"),), (("late", "warning", "x"),)
-    assert gone([night(days, findings=notice) for days in (1, 2, 200, 300, 400)]) == [200, 300]
-    assert gone([night(days, findings=warning) for days in (1, 2, 200, 300, 400)]) == []
+@pytest.mark.parametrize("severity", ["info", "warning", "action"])
+def test_the_same_finding_every_night_keeps_only_the_first(severity: str) -> None:
+    """What stood in the run before as well is no news, however grave: the folder is bounded while nobody mends it."""
+    found = (("left", severity, "x"),)
+    assert gone([night(days, findings=found) for days in (1, 2, 200, 300, 400)]) == [200, 300]
+
+
+@pytest.mark.parametrize("verdict", history.LASTING)
+def test_the_same_bad_verdict_every_night_keeps_only_the_first(verdict: str) -> None:
+    """A drift that lasts is one drift; with something new in it, the night stays."""
+    nights = [night(days, verdict=verdict) for days in (1, 2, 200, 300, 400)]
+    assert gone(nights) == [200, 300]
+    nights[3] = night(300, verdict=verdict, findings=(("news", "warning", "x"),))
+    assert gone(nights) == [200]
+
+
+@pytest.mark.parametrize("verdict", ["rolled-back", "rollback-failed", "interrupted"])
+def test_every_rollback_stays(verdict: str) -> None:
+    """Each is an event of its own, even night after night."""
+    assert gone([night(days, verdict=verdict) for days in (1, 2, 200, 300)]) == []
 
 
 def test_rehearsals_go_only_when_told() -> None:
