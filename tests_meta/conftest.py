@@ -18,9 +18,16 @@ LONG = [
     "test_crash.py",
     "test_sweep.py",
     "test_thirty_nights.py",
+    "test_twentieth_recipe.py",
+    "test_rebuild.py",
+    "test_boot_default.py",
+    "test_systemd_bridge.py",
+    "test_testme_sweep.py",
+    "test_reviewed_plan.py",
+    "test_clocks.py",
 ]
 # Begun first, where several processes share the tests (-n): whoever gets one of these last is waited for.
-SLOWEST = ("test_known_bad_worlds", "test_whole_rehearsal", "test_faults", "test_as_a_service", "test_rebuild")
+SLOWEST = ("test_known_bad_worlds", "test_whole_rehearsal", "test_faults", "test_as_a_service")
 collect_ignore = [] if os.environ.get("MUSTER_LONG") else LONG
 
 ALLOWED_SKIPS = Path(__file__).with_name("allowed_skips.txt")
