@@ -25,6 +25,9 @@ LONG = [
     "test_testme_sweep.py",
     "test_reviewed_plan.py",
     "test_clocks.py",
+    "test_site_check.py",
+    "test_signals.py",
+    "test_recovery.py",
 ]
 # Begun first, where several processes share the tests (-n): whoever gets one of these last is waited for.
 SLOWEST = ("test_known_bad_worlds", "test_whole_rehearsal", "test_faults", "test_as_a_service")
@@ -33,10 +36,13 @@ collect_ignore = [] if os.environ.get("MUSTER_LONG") else LONG
 ALLOWED_SKIPS = Path(__file__).with_name("allowed_skips.txt")
 
 
+STATION = pytest.StashKey[Station]()
+
+
 @pytest.fixture(scope="session")
-def station(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Station]:
+def station(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Station]:
     """The place for this session's worlds."""
-    made = Station(tmp_path_factory.mktemp("station"))
+    made = pytestconfig.stash[STATION] = Station(tmp_path_factory.mktemp("station"))
     yield made
     made.clear()
 
@@ -60,6 +66,13 @@ def converged(story: Story, station: Station) -> Station:
     """A world in which all is done, running; for tests that leave it as it is."""
     assert story.applied.ran.exit == 0
     return station.untouched(CONVERGED)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A world that runs polls all the time: it ends with the last test in a row that looks at it."""
+    station = item.config.stash.get(STATION, None)
+    if station is not None and "station" not in getattr(item, "fixturenames", ()):
+        station.end()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
