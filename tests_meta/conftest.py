@@ -76,12 +76,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For several processes (-n, --dist loadgroup): a file stays in one, and what shares the station's worlds too."""
     order = {name: place for place, name in enumerate(SLOWEST)}
     items.sort(key=lambda item: order.get(item.path.stem, len(order)))
-    shared = {item.path for item in items if "station" in getattr(item, "fixturenames", ())}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("station" if item.path in shared else item.path.stem))
 
 
 def pytest_configure(config: pytest.Config) -> None:
