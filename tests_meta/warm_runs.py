@@ -53,6 +53,9 @@ def _become_pytest(arguments: tuple[str, ...], cwd: str, env: dict[str, str], sa
     os.environ.clear()
     os.environ.update(env)
     os.chdir(cwd)
+    # An interpreter reads these two when it starts.
+    sys.dont_write_bytecode = bool(env.get("PYTHONDONTWRITEBYTECODE"))
+    sys.pycache_prefix = env.get("PYTHONPYCACHEPREFIX") or None
     sys.path[:] = [cwd, *(place for place in sys.path if place not in ("", cwd))]
     sys.argv = ["pytest", *arguments, *QUIET]
     import pytest
