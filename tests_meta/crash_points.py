@@ -70,8 +70,15 @@ def not_back(seen: Crash) -> list[str]:
     return wrong + [
         f"the mirror of {name} is not what it was"
         for name in RECIPES
-        if seen.after.forge.get(name) != seen.before.forge.get(name)
+        if own_refs(seen.after, name) != own_refs(seen.before, name)
     ]
+
+
+def own_refs(sight: Sight, name: str) -> dict[str, str] | None:
+    """A mirror's branches and tags, None where there is no mirror. A forge keeps the commits of each pull request
+    for ever; that none is left open is judged by `orphans`."""
+    refs = sight.forge.get(name)
+    return None if refs is None else {ref: sha for ref, sha in refs.items() if not ref.startswith("refs/pull/")}
 
 
 def said_wrong(ran: Ran) -> list[str]:
