@@ -261,6 +261,15 @@ def test_every_change_was_recorded_before_it_was_made(story: Story) -> None:
         assert intent["by_hand"]
 
 
+def test_the_record_says_what_it_cost_to_be_safe(story: Story) -> None:
+    """Seconds of the lock, the journal, the dead-man and the comparison; a run that changes nothing has no dead-man."""
+    (applied,), (repeated,) = (told.ran.of("cost") for told in (story.applied, story.repeated))
+    for name in ("journal_s", "lock_s", "dead_man_s", "comparison_s"):
+        assert applied[name] > 0
+    assert (repeated["dead_man_s"], repeated["comparison_s"]) == (0, 0)
+    assert sum(value for name, value in applied.items() if name.endswith("_s")) < applied["t"]
+
+
 def test_waits_can_be_watched(story: Story) -> None:
     """For each push, switch and build: what for, how long, and how long at most."""
     waits = story.applied.ran.of("wait")
