@@ -42,7 +42,9 @@ def tasks(record: RunRecord) -> tuple[Task, ...]:
         derived.append(_settle(record))
     if record.planned:
         what = f"{plural(len(record.planned), 'change is', 'changes are')} pending; nothing was written."
-        do = "Read them under Changes; to make them, run the same command without `--plan`."
+        if record.mode == "health":
+            what = f"The system has drifted: {what}"
+        do = f"Read them under Changes; to make them, run the same command without `--{record.mode}`."
         derived.append(Task("warning", what, "", do, "", "planned"))
     derived += _unexplained(record)
     found = [Task(one.severity, one.what, one.where, one.do, "", one.id) for one in record.findings]
@@ -100,7 +102,7 @@ def _unexplained(record: RunRecord) -> list[Task]:
     if not record.expected or not (record.assertions or record.interrupted):
         what = "The roster is empty" if not record.expected else "No test was executed"
         return [Task("action", f"{what}: nothing was checked.", "", "See why; then run again.", "", "hollow")]
-    failed = [one for one in record.assertions if one.outcome not in ("passed", "skipped")]
+    failed = [one for one in record.assertions if one.outcome not in ("passed", "skipped") and not one.drifted]
     named = {one.recipe for one in record.findings if one.severity != "info" and one.recipe}
     rest = [one for one in failed if not one.recipe or one.recipe not in named]
     if failed and (rest or not named):
