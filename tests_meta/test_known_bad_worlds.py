@@ -15,6 +15,8 @@ from fixtures.roster import load_roster
 from fixtures.site import load_site
 from fixtures.survey import take
 from fixtures.world.connect import reading, resolve
+from reports.reading import load
+from reports.sections.todo import tasks
 from tests_meta.eyes import POLL_FILE, Eyes
 from tests_meta.people import Person, deploy_by_hand, deploy_without, git
 from tests_meta.rehearsals import NIGHT, Ran, Station
@@ -111,6 +113,10 @@ def test_a_poll_set_that_is_short_of_one_in_git_is_drift(converged: Station, tmp
     assert {title for title in ran.failed if ": " in title} == {"it is in the poll set: plausible"}
     assert "it is in the poll set: ghost" in ran.titles("passed")
     assert [one for one in ran.titles("skipped") if "verdict" in one] == [], "drift keeps the rest from being checked"
+    assert ran.folder is not None
+    (task,) = [one for one in tasks(load(ran.folder)) if one.key == "planned"]
+    assert task.what.startswith(f"Drift in {len(ran.failed)} assertions, the first: it is in the poll set: plausible.")
+    assert "without `--health`" in task.do
 
 
 def test_a_running_bridge_that_is_short_of_one_is_red_and_healed(converged: Station) -> None:
