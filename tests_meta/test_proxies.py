@@ -9,6 +9,7 @@ import getpass
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from fixtures.secret import Secret
 from fixtures.world.git import ZERO, Remote, Workspace
 from fixtures.world.host import HostAddress, HostReader
 from fixtures.world.http import Http
+from tests_meta import little_proxy
 from tests_meta.far_end import Far
 from tests_meta.forge_server import ForgeUnderTest, forge
 from tests_meta.little_proxy import proxying
@@ -88,6 +90,18 @@ def test_a_login_that_the_proxy_refuses_is_one_sentence(kind: str, given: str | 
         assert server.asked == []
         assert proxy.refused > 0
         http.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_answer_may_take_longer_than_reaching_the_server(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The little proxy's limit is for the connection; a server that thinks for longer is still heard."""
+    monkeypatch.setattr(little_proxy, "REACH_S", 0.2)
+    with serving() as server, proxying(kind) as proxy:
+        server.hold = lambda: threading.Event().wait(0.6)
+        http = Http("forge", server.url, timeout_s=5, proxy=proxy.url)
+        assert http.get("/version").status_code == 200
+        http.close()
+        assert proxy.asked
 
 
 @pytest.mark.parametrize("kind", KINDS)
