@@ -22,6 +22,8 @@ from tests_meta.people import Person, deploy_by_hand, deploy_without, git
 from tests_meta.rehearsals import NIGHT, Ran, Station
 from tests_meta.stories import lay_night
 
+RESTARTED = "1 host systemctl restart deploy-bridge.service"
+
 
 def others_passed(ran: Ran, recipe: str) -> bool:
     """Whether every other recipe came through all phases."""
@@ -119,14 +121,16 @@ def test_a_poll_set_that_is_short_of_one_in_git_is_drift(converged: Station, tmp
     assert "without `--health`" in task.do
 
 
-def test_a_running_bridge_that_is_short_of_one_is_red_and_healed(converged: Station) -> None:
+def test_a_running_bridge_that_is_short_of_one_is_red_and_healed(converged: Station, tmp_path: Path) -> None:
     """Git, checkout and system say twenty, the running task's environment says nineteen: only the last one means
-    polled. A health check says so by the recipe's name; a run lets the bridge's own unit deploy it again."""
+    polled. A health check says so by the recipe's name; a run lets the bridge's own unit deploy it again, once, also
+    when the answer to that is lost."""
     stack, eyes = deploy_without(converged, "plausible"), Eyes(converged.settings)
+    lost, names = {"MUSTER_BREAK": "lost", "MUSTER_BREAK_AT": RESTARTED}, tmp_path / "calls"
     try:
         checked = converged.visit("--health").demand(1)
         assert len(eyes.running_poll_set()) == 19
-        ran = converged.visit().demand(0)
+        ran = converged.visit("-p", "tests_meta.sweep_plugin", env={"MUSTER_CALLS": str(names), **lost}).demand(0)
         assert len(eyes.running_poll_set()) == 20
     finally:
         deploy_by_hand(converged, stack)
@@ -135,6 +139,7 @@ def test_a_running_bridge_that_is_short_of_one_is_red_and_healed(converged: Stat
     assert "it is polled: ghost" in checked.titles("passed")
     assert {step["kind"] for step in checked.summary["planned"]} == {"restart-bridge", "switch"}
     assert [line["kind"] for line in ran.of("intent")] == ["restart-bridge"]
+    assert names.read_text().count(RESTARTED.partition(" ")[2]) == 1
 
 
 @pytest.mark.parametrize(

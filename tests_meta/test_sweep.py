@@ -29,8 +29,8 @@ SEED = int(os.environ.get("MUSTER_SEED", date.today().toordinal()))
 FAILURES = ("reset", "lost", "time-out", "500")
 SAMPLE = 2
 PLUGIN = ("-p", "tests_meta.sweep_plugin")
-# The two writes whose answer can be looked up on the host.
-LOOKED_UP = ("fetch --quiet", "systemctl stop muster-revert")
+# Writes whose answer is looked up: the enrollment's commit, the checkout's sync, the revert's disarming.
+LOOKED_UP = ("/recipe-maintainers/cc-ci/contents", "fetch --quiet", "systemctl stop muster-revert")
 # Exit codes that say what happened; 12 would be a rollback that one single failure made impossible.
 WITHHELD = 13
 SAID = (1, 11, WITHHELD)
@@ -140,8 +140,8 @@ def test_every_read_may_fail_once(lane: Lane, failure: str) -> None:
     assert half_done(seen) == []
 
 
-def test_a_lost_answer_of_the_host_is_looked_up(lane: Lane, calls: list[Call]) -> None:
-    """The checkout is at the head, the revert is disarmed: nobody has to ask for that twice, and the run goes on."""
+def test_an_answer_that_was_lost_is_looked_up(lane: Lane, calls: list[Call]) -> None:
+    """It is committed, the checkout is at the head, the revert is disarmed: nobody asks twice, and the run goes on."""
     names = [call.name for call in calls if call.writes and any(words in call.name for words in LOOKED_UP)]
     assert len(names) == len(LOOKED_UP)
     seen = broken(lane, MIRRORED, "lost", *names)
