@@ -15,6 +15,7 @@ TUNNEL = b"HTTP/1.1 200 Connection established\r\n\r\n"
 END = b"Content-Length: 0\r\nConnection: close\r\n\r\n"
 WHO = b'HTTP/1.1 407 Who are you\r\nProxy-Authenticate: Basic realm="p"\r\n' + END
 NO = b"HTTP/1.1 502 Bad Gateway\r\n" + END
+REACH_S = 5.0
 
 
 class LittleProxy:
@@ -66,7 +67,11 @@ class LittleProxy:
     def _reach(self, host: str, port: int) -> socket.socket | None:
         self.asked.append(f"{host}:{port}")
         with contextlib.suppress(OSError):
-            return socket.create_connection((self._names.get(host, host), port), timeout=5)
+            beyond = socket.create_connection((self._names.get(host, host), port), timeout=REACH_S)
+            # The limit is for reaching it. What is behind may think for as long as it likes, as a forge does
+            # about a push on a busy machine.
+            beyond.settimeout(None)
+            return beyond
         return None
 
     # -- HTTP: CONNECT, and plain requests by their whole URL ------------------------------------------------

@@ -7,6 +7,7 @@ files ``test_forge_contract_*.py`` cover git, files, pull requests and discussio
 from __future__ import annotations
 
 import base64
+import re
 
 import httpx
 import pytest
@@ -28,7 +29,8 @@ def basic(name: str, password: str) -> str:
 def test_health_and_version_need_nobody(forge: ForgeUnderTest) -> None:
     """Readiness and version are told to everybody."""
     assert forge.api("").get(forge.url + "/api/healthz").json()["status"] == "pass"
-    assert get(forge, "/version").json() == {"version": "1.25.4"}
+    (version,) = get(forge, "/version").json().values()
+    assert re.fullmatch(r"1\.2\d\.\d+", version)
 
 
 def test_settings_tell_the_caps(forge: ForgeUnderTest) -> None:
@@ -47,8 +49,12 @@ def test_settings_tell_the_caps(forge: ForgeUnderTest) -> None:
 def test_an_unknown_token_is_refused_everywhere(forge: ForgeUnderTest, scheme: str, path: str) -> None:
     """A token that does not exist is a 401 on every route, public ones included."""
     answer = get(forge, path, f"{scheme} {'0' * 40}")
+    if forge.before(1, 25) and scheme == "Token":
+        assert answer.status_code == 200, "only 'token' and 'bearer' in any case were known"
+        return
     assert answer.status_code == 401
-    assert answer.json()["message"] == "invalid username, password or token"
+    said = answer.json()["message"]
+    assert said == "invalid username, password or token" or forge.before(1, 25)
 
 
 @pytest.mark.parametrize("form", ["{token}", "Bearer", "token {token} x", "Digest {token}"])
@@ -61,8 +67,11 @@ def test_a_header_that_does_not_parse_is_ignored(forge: ForgeUnderTest, form: st
 
 @pytest.mark.parametrize("scheme", ["token", "TOKEN", "bearer", "Bearer"])
 def test_schemes_are_read_in_any_case(forge: ForgeUnderTest, scheme: str) -> None:
-    """`token` and `bearer` in any case carry the same token."""
+    """`token` and `bearer` in any case carry the same token; before 1.25 `token` only so."""
     answer = get(forge, "/user", f"{scheme} {forge.server.tokens['operator']}")
+    if forge.before(1, 25) and scheme == "TOKEN":
+        assert answer.status_code == 401
+        return
     assert (answer.status_code, answer.json()["login"]) == (200, "autonomic-bot")
 
 

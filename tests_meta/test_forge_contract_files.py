@@ -92,6 +92,9 @@ def test_refused_writes(
     forge.write(remote, {"c": "1"}, new_branch="other")
     before = remote.head()
     answer = forge.api().request(method, f"{remote.api}/contents/{path}", json=body)
+    if forge.before(1, 25) and (method, path) == ("PUT", "nothing"):
+        assert (answer.status_code, remote.head()) == (500, before)
+        return
     assert answer.status_code == status
     assert answer.json()["message"].startswith(text)
     assert remote.head() == before
@@ -115,7 +118,7 @@ def test_several_files_in_one_commit(forge: ForgeUnderTest) -> None:
         {"operation": "update", "path": "a", "content": encoded("2"), "sha": blob(forge, remote, "a")["sha"]},
         {"operation": "delete", "path": "b", "sha": blob(forge, remote, "b")["sha"]},
         {"operation": "create", "path": "d/e", "content": encoded("3")},
-        {"operation": "upload", "path": "f", "content": encoded("4")},
+        {"operation": "create" if forge.before(1, 25) else "upload", "path": "f", "content": encoded("4")},
     ]
     body = {"files": files, "message": "all", "author": {"name": "Somebody", "email": "s@forge.invalid"}}
     done = forge.api().post(remote.api + "/contents", json=body)
@@ -279,7 +282,8 @@ def test_commits_of_a_path(forge: ForgeUnderTest) -> None:
     unknown = forge.api().get(path, params={"sha": "nothing"})
     assert (unknown.status_code, unknown.json()) == (404, None)
     assert forge.api().get(path, params={"sha": "nothing", "path": "a"}).status_code == 500
-    assert forge.api().get(path, params={"since": "yesterday"}).status_code == 422
+    senseless = forge.api().get(path, params={"since": "yesterday"})
+    assert senseless.status_code == (200 if forge.before(1, 25) else 422)
 
 
 def test_limit_is_ignored_with_a_path(forge: ForgeUnderTest) -> None:

@@ -18,7 +18,7 @@ def merge(forge: ForgeUnderTest, remote: Remote, number: int, **body: Any) -> ht
 
 
 def test_branches(forge: ForgeUnderTest) -> None:
-    """Created from a ref, 409 when there is one, deleted with 204 even when there is none."""
+    """Created from a ref, 409 when there is one, deleted with 204 even when there is none (a 500 before 1.25)."""
     remote = forge.new_repo({"a": "1"})
     path, bot = remote.api + "/branches", forge.api()
     made = bot.post(path, json={"new_branch_name": "topic/a", "old_ref_name": remote.head()})
@@ -30,7 +30,7 @@ def test_branches(forge: ForgeUnderTest) -> None:
     assert bot.post(path, json={"new_branch_name": "x", "old_ref_name": "nothing"}).status_code == 500
     assert bot.post(path, json={"new_branch_name": "a..b"}).status_code == 422
     assert bot.delete(path + "/topic/a").status_code == 204
-    assert bot.delete(path + "/topic/a").status_code == 204
+    assert bot.delete(path + "/topic/a").status_code == (500 if forge.before(1, 25) else 204)
     assert bot.get(path + "/topic/a").status_code == 404
     refused = bot.delete(path + "/main")
     assert (refused.status_code, refused.json()["message"]) == (403, "can not delete default branch")
@@ -114,7 +114,8 @@ def test_refused_pull_requests(forge: ForgeUnderTest, body: dict[str, str], stat
     forge.new_pull(remote, {"b": "1"})
     answer = forge.api().post(remote.api + "/pulls", json=body)
     assert answer.status_code == status
-    assert answer.json()["message"].startswith(text)
+    if not (forge.before(1, 25) and status == 404):
+        assert answer.json()["message"].startswith(text)
 
 
 def test_a_duplicate_names_the_number_in_its_text(forge: ForgeUnderTest) -> None:
@@ -193,7 +194,8 @@ def test_merging(forge: ForgeUnderTest) -> None:
     subject = commit["commit"]["message"].splitlines()[0]
     assert subject == "Merge pull request 'Take feature' (#1) from feature into main"
     again = merge(forge, remote, 1)
-    assert (again.status_code, again.json()["message"]) == (405, "The PR is already merged")
+    already = "" if forge.before(1, 25) else "The PR is already merged"
+    assert (again.status_code, again.json()["message"]) == (405, already)
     assert forge.api().patch(remote.api + "/pulls/1", json={"state": "open"}).status_code == 412
 
 
@@ -319,6 +321,8 @@ def test_deleting_the_head_closes(forge: ForgeUnderTest) -> None:
 
 def test_files_and_commits_of_a_pull_request(forge: ForgeUnderTest) -> None:
     """What merging would bring: changed files with their kind, and commits newest first."""
+    if forge.before(1, 25):
+        pytest.skip("the operation to rename a file came with 1.25")
     remote = forge.new_repo({"a": "1\n", "b": "text that is long enough\n" * 9})
     one = forge.new_pull(remote, {"c": "other\n"})["head"]["sha"]
     files = [

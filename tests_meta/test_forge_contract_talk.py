@@ -179,7 +179,9 @@ def test_issues_of_one_account(forge: ForgeUnderTest) -> None:
     assert forge.api().get(path, params={"created_by": "nobody-at-all"}).status_code == 404
     one = f"{path}/{ours['number']}"
     assert forge.api("issues").patch(one, json={"state": "closed"}).status_code == 201
-    assert forge.api("issues").patch(one, json={"state": "closed"}).status_code == 201, "once more changes nothing"
+    assert forge.api("issues").patch(one, json={"state": "closed"}).status_code == 201, (
+        "once more changes nothing"
+    )
     edited = forge.api("issues").patch(one, json={"title": "new", "body": "<!-- x -->\ntwo"})
     assert (edited.status_code, edited.json()["state"]) == (201, "closed")
     assert forge.api("issues").post(one + "/comments", json={"body": "also on a closed one"}).status_code == 201
@@ -288,7 +290,7 @@ def test_the_combined_status(forge: ForgeUnderTest) -> None:
         ("a", "success", "success"),
         ("b", "failure", "failure"),
         ("b", "error", "failure"),
-        ("b", "warning", "success"),
+        ("b", "warning", "warning" if forge.before(1, 25) else "success"),
     ):
         body = {"state": state, "context": context}
         assert forge.api().post(remote.api + "/statuses/main", json=body).status_code == 201

@@ -9,6 +9,7 @@ import getpass
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,9 +21,12 @@ from fixtures.rehearsal.host.sshd import OpenSsh, find_sshd
 from fixtures.rehearsal.tls import ensure
 from fixtures.rehearsal.world import free_ports
 from fixtures.secret import Secret
+from fixtures.world import git_proxy
 from fixtures.world.git import ZERO, Remote, Workspace
 from fixtures.world.host import HostAddress, HostReader
 from fixtures.world.http import Http
+from fixtures.world.reach import place_of, through
+from tests_meta import little_proxy
 from tests_meta.far_end import Far
 from tests_meta.forge_server import ForgeUnderTest, forge
 from tests_meta.little_proxy import proxying
@@ -91,6 +95,18 @@ def test_a_login_that_the_proxy_refuses_is_one_sentence(kind: str, given: str | 
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_an_answer_may_take_longer_than_reaching_the_server(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The little proxy's limit is for the connection; a server that thinks for longer is still heard."""
+    monkeypatch.setattr(little_proxy, "REACH_S", 0.2)
+    with serving() as server, proxying(kind) as proxy:
+        server.hold = lambda: threading.Event().wait(0.6)
+        http = Http("forge", server.url, timeout_s=5, proxy=proxy.url)
+        assert http.get("/version").status_code == 200
+        http.close()
+        assert proxy.asked
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_proxy_that_is_down_is_named(kind: str) -> None:
     """Unreachable, also for a write, because nothing was sent."""
     with serving() as server:
@@ -146,6 +162,52 @@ def test_git_goes_through_the_proxy(
     assert found == []
     (tmp_path / "control").write_text(LOGIN)
     assert holds_login((tmp_path / "control").read_bytes())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("exact", ["muster:p%40ss%", "mu%41ster:100%25", "mu@ster:a%2", "a b:c#d?e&f%3a"])
+def test_the_proxy_gets_the_login_letter_by_letter(workspace: Workspace, kind: str, exact: str) -> None:
+    """Whatever is in it, also what looks like the encoding of a URL; the same from requests, git and ssh's way."""
+    with serving() as server, proxying(kind, login=exact) as proxy:
+        http = Http("forge", server.url, timeout_s=5, proxy=proxy.url, proxy_login=login(exact))
+        assert http.get("/version").status_code == 200
+        http.close()
+        through(proxy.url, place_of(server.url), 5, login=login(exact)).close()
+        there = Remote(f"{server.url}/a/b.git", proxy=proxy.url, proxy_login=login(exact))
+        with pytest.raises(Unreachable):
+            workspace.fetch(there, ["refs/heads/main"], store="x")
+        assert any("/a/b.git/info/refs" in asked.path for asked in server.asked), "the proxy did not let git in"
+
+
+def test_how_git_treats_a_login_is_tried_and_not_guessed(tmp_path: Path) -> None:
+    """Before libcurl 8.8.0 what looks encoded is decoded; which it is shows in what git sends to a proxy."""
+    with proxying("http", login="a%41:x") as proxy:
+        url = f"http://a%2541:x@{proxy.url.removeprefix('http://')}"
+        environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "GIT_HTTP_PROXY_AUTHMETHOD": "basic"}
+        subprocess.run(
+            ["git", "-c", f"http.proxy={url}", "ls-remote", "http://127.0.0.1:9/"],
+            env=environment, cwd=tmp_path, capture_output=True, timeout=LIMIT_S,
+        )  # fmt: skip
+        assert git_proxy.takes_apart(os.environ["PATH"], tmp_path) is bool(proxy.refused)
+
+
+def test_a_git_that_speaks_no_http_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be found out is one sentence, and nothing is sent on a guess."""
+    (tmp_path / "git").write_text("#!/bin/sh\nexit 128\n")
+    (tmp_path / "git").chmod(0o755)
+    monkeypatch.setattr(git_proxy, "TRIAL_LIMIT_S", 0.3)
+    with pytest.raises(Unreachable, match="proxy_login") as caught:
+        git_proxy.takes_apart(f"{tmp_path}:/usr/bin:/bin", tmp_path)
+    assert_one_sentence(caught.value)
+
+
+def test_a_login_that_socks_cannot_write_is_one_sentence() -> None:
+    """SOCKS knows no letters beyond ASCII; said before anything is sent."""
+    with proxying("socks5h", login="m:x") as proxy:
+        with pytest.raises(Refused, match="ASCII") as caught:
+            through(proxy.url, place_of(dead("http")), 5, login=login("mü:x"))
+        assert_one_sentence(caught.value)
+        assert proxy.asked == []
 
 
 def holds_login(content: bytes) -> bool:

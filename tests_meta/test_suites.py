@@ -19,6 +19,7 @@ from fixtures.run import Run, Verdict
 from fixtures.suite_files import Suite, git_blob, named_tests, payload_suites, suites_in, with_names
 from fixtures.suite_work import SuiteWork
 from fixtures.survey import CcciState
+from fixtures.world.forge import BeingChecked, ForgeWriter
 from fixtures.world.forge_values import TreeEntry
 from tests_meta.ci_world import git
 from tests_meta.forge_server import ForgeUnderTest, forge
@@ -51,10 +52,25 @@ def left_open(world: SuiteWorld, recipe: str) -> Run:
     return run
 
 
-def test_a_recipe_with_a_folder_in_the_payload_gets_its_suite(world: SuiteWorld) -> None:
-    """One branch, one commit, one pull request, proven, described, merged, branch gone; once and for all."""
+def test_a_recipe_with_a_folder_in_the_payload_gets_its_suite(
+    world: SuiteWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One branch, one commit, one pull request, proven, described, merged, branch gone; once and for all.
+
+    The merge is asked for until the forge is done with checking the pull request, however often it begins again.
+    """
+    begins_again, merge_pull = [True, True, True], ForgeWriter.merge_pull
+
+    def checking_first(self: ForgeWriter, full_name: str, number: int, *, head: str) -> None:
+        if begins_again:
+            begins_again.pop()
+            raise BeingChecked(f"{full_name}#{number} was not merged: it is being checked for conflicts.")
+        merge_pull(self, full_name, number, head=head)
+
+    monkeypatch.setattr(ForgeWriter, "merge_pull", checking_first)
     run = world.run({"atlas": suite("atlas")})
     assert gone_through(run) == {"atlas": "changed"}
+    assert begins_again == []
     (pull,) = world.pulls(run, "atlas")
     assert (pull.merged, pull.author) == (True, run.world.forge.bot)
     assert kinds(run) == ["propose-suite", "testme-comment", "describe-suite", "merge-suite"]
