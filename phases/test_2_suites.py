@@ -24,7 +24,7 @@ def test_the_carried_suite_is_in_ccci(carried: str, suites: Suites, expect: Expe
 
 def test_its_proposal_was_one_commit(carried: str, suites: Suites, expect: Expectation) -> None:
     proposal = suites.proposals[carried]
-    expect.applied(proposal.outcome.planned, "the proposal")
+    expect.known(not proposal.outcome.planned, "the proposal")
     expect.stands_on(proposal.outcome.error)
     if proposal.outcome.state == "unchanged":
         expect.true("what had to be proposed", True, expected="nothing", seen=proposal.outcome.message)
@@ -40,7 +40,7 @@ def test_its_proposal_was_one_commit(carried: str, suites: Suites, expect: Expec
 def test_its_verdict_vouches_for_these_tests(carried: str, suites: Suites, expect: Expectation) -> None:
     """Green, at the proposed head, and every file of tests is among what ran."""
     proposal = suites.proposals[carried]
-    expect.applied(proposal.outcome.planned, "the verdict")
+    expect.known(not proposal.outcome.planned, "the verdict")
     expect.stands_on(proposal.outcome.error)
     if proposal.outcome.state == "unchanged":
         expect.true("what had to be proven", True, expected="nothing", seen=proposal.outcome.message)

@@ -43,7 +43,11 @@ def test_the_poll_set_could_be_brought_to_its_end_state(enrollment: Enrollment, 
 
 
 def test_the_poll_set_is_exactly_the_roster(run: Run, enrollment: Enrollment, expect: Expectation) -> None:
-    """cc-ci first, then every recipe that stands, in the roster's order, and nothing else."""
+    """cc-ci first, then every recipe that stands, in the roster's order, and nothing else.
+
+    A plan asserts it of the file that it would leave.
+    """
+    expect.applied(enrollment.drifted, "the poll set")
     entries = run.roster.poll_entries(org=run.site.forge.org, ccci_repository=run.world.ccci)
     wanted = tuple(e for e in entries if e.rsplit("/", 1)[1] not in run.fallen or e in enrollment.wanted.entries)
     expect.equal(

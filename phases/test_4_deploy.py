@@ -21,8 +21,8 @@ pytestmark = pytest.mark.dependency(depends=["phase 3"], scope="session")
 
 
 def test_it_was_deployed_or_needed_nothing(deployment: Deployment, expect: Expectation) -> None:
-    expect.applied(deployment.planned, "the deploy")
     expect.no_problem(deployment.problem, what="the deploy")
+    expect.settled(deployment.outcome)
 
 
 def test_the_checkout_is_the_committed_head(run: Run, deployment: Deployment, expect: Expectation) -> None:
@@ -41,7 +41,7 @@ def test_the_checkout_is_the_committed_head(run: Run, deployment: Deployment, ex
 def test_the_configuration_is_this_hosts(run: Run, deployment: Deployment, expect: Expectation) -> None:
     """Once, this host was switched to another machine's configuration and came up in emergency mode."""
     expect.stands_on(deployment.problem)
-    expect.applied(not deployment.built and run.writer is None, "the evaluated configuration")
+    expect.known(bool(deployment.built) or run.writer is not None, "the evaluated configuration")
     host = run.site.host
     expect.equal(
         f"host name and root device of {host.flake_uri}",
@@ -52,7 +52,7 @@ def test_the_configuration_is_this_hosts(run: Run, deployment: Deployment, expec
 
 def test_the_running_system_is_the_built_one(run: Run, deployment: Deployment, expect: Expectation) -> None:
     expect.stands_on(deployment.problem)
-    expect.applied(not deployment.built and run.writer is None, "the built system")
+    expect.known(bool(deployment.built) or run.writer is not None, "the built system")
     system = deployment.survey.demand_host().system
     expect.equal(
         "the running system",
@@ -80,7 +80,7 @@ def test_a_new_bridge_polls_the_new_set(
 ) -> None:
     """A changed environment means a new task; the image may stay the same."""
     expect.stands_on(deployment.problem)
-    expect.applied(deployment.planned, "the new task")
+    expect.known(not deployment.planned, "the new task")
     before, now = run.baseline.demand_host().bridge, deployment.survey.demand_host().bridge
     if before.poll_set == enrollment.wanted.csv:
         expect.equal("the poll set that already ran", expected=enrollment.wanted.csv, seen=now.poll_set)

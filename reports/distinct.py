@@ -132,6 +132,12 @@ class _Units:
     def of_phase(self, phase: int) -> _Unit | None:
         return next((u for u in self.all.values() if not u.recipe and PHASE_OF_KIND.get(u.kind) == phase), None)
 
+    def pending(self, recipe: str | None, phase: int) -> _Unit | None:
+        """The pending change that a drift comes from: the recipe's own, a missing suite, or the way to the host."""
+        own = self.all.get(("mirror", recipe)) if recipe else None
+        suite, deploy = self.all.get(("suite", None)), self.all.get(("deploy", None))
+        return own or (suite or deploy if KIND_OF_PHASE.get(phase) == "suite" else deploy or suite)
+
 
 def distinct(record: RunRecord, *, severity: str, together: Iterable[str] = ()) -> tuple[Distinct, ...]:
     """What this run has to tell that is at least as severe as `severity`, worst first.
@@ -208,7 +214,9 @@ def _assertion(one: Assertion, units: _Units) -> None:
     said = Said(f"{one.title}{seen}.", one.where, "", one.check)
     kind = KIND_OF_PHASE.get(phase, "run")
     known = units.about(one.recipe) if one.recipe else units.of_phase(phase)
-    if known:
+    if one.drifted and (pending := units.pending(one.recipe, phase)):
+        pending.add(said, "warning")
+    elif known:
         known.add(said, "action")
     else:
         units.add(_part(one.title) if phase == 0 and not one.recipe else kind, one.recipe, said, "action")

@@ -56,6 +56,11 @@ class Assertion:
         """The test without its parameter: ``phases/test_1_mirrors.py::test_mirrored``."""
         return self.nodeid.partition("[")[0]
 
+    @property
+    def drifted(self) -> bool:
+        """Whether a health check failed here over what a run would mend; the word is `fixtures.expectation`'s."""
+        return self.message.startswith("drift: ")
+
 
 @dataclass(frozen=True)
 class Undo:

@@ -15,8 +15,6 @@ from tests_meta.stories import Story, lay_night, tell
 
 # Each runs whole rehearsals by the dozen. They are for an hour of one's own: MUSTER_LONG=1 pytest tests_meta/
 LONG = [
-    "test_crash.py",
-    "test_sweep.py",
     "test_thirty_nights.py",
     "test_twentieth_recipe.py",
     "test_rebuild.py",
@@ -30,7 +28,7 @@ LONG = [
     "test_recovery.py",
 ]
 # Begun first, where several processes share the tests (-n): whoever gets one of these last is waited for.
-SLOWEST = ("test_known_bad_worlds", "test_whole_rehearsal", "test_faults", "test_as_a_service")
+SLOWEST = ("test_power_cuts", "test_known_bad_worlds", "test_whole_rehearsal", "test_faults", "test_as_a_service")
 collect_ignore = [] if os.environ.get("MUSTER_LONG") else LONG
 
 ALLOWED_SKIPS = Path(__file__).with_name("allowed_skips.txt")
@@ -86,6 +84,15 @@ def pytest_configure(config: pytest.Config) -> None:
         compiled = os.environ["PYTHONPYCACHEPREFIX"] = tempfile.mkdtemp(prefix="muster-compiled-")
         config.add_cleanup(lambda: shutil.rmtree(compiled, ignore_errors=True))
     config.pluginmanager.register(Skips(), "muster-skips")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What a test counted: how many points of a run were tried, say."""
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.stats.get(outcome, []):
+            for name, value in getattr(report, "user_properties", ()):
+                if name == "count":
+                    terminalreporter.write_line(str(value))
 
 
 class Skips:

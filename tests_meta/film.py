@@ -6,7 +6,8 @@ processes are stopped too while its folder is copied, so that a picture is what 
 had failed everywhere at that instant. Between two pictures nothing durable changes, so together they stand for
 every boundary of the run.
 
-A picture is put back at its place, the world is started from it, and the next muster has to cope.
+A picture is put back at its place, the world is started from it, and the next muster has to cope. A file that did
+not change since the last picture is one file on the disk for both.
 """
 
 from __future__ import annotations
@@ -63,16 +64,22 @@ def shoot(lane: Lane, folder: Path, *, state: str = SEEDED) -> Film:
             stderr=output,
         )
     pictures: list[Picture] = []
-    while os.WIFSTOPPED(status := os.waitpid(process.pid, os.WUNTRACED)[1]):
-        # Other threads may have passed a boundary of no consequence before they stood still.
-        passed = [line.split("\t", 1) for line in names.read_text().splitlines()]
-        number, boundary = next(each for each in reversed(passed) if durable(each[1]))
-        target = folder / f"{number:0>4}"
-        with _still(lane):
-            _copy(lane.world, target / "world")
-        _copy(reports, target / "reports")
-        pictures.append(Picture(int(number), boundary, target))
-        process.send_signal(signal.SIGCONT)
+    camera = Camera()
+    try:
+        while os.WIFSTOPPED(status := os.waitpid(process.pid, os.WUNTRACED)[1]):
+            # Other threads may have passed a boundary of no consequence before they stood still.
+            passed = [line.split("\t", 1) for line in names.read_text().splitlines()]
+            number, boundary = next(each for each in reversed(passed) if durable(each[1]))
+            target = folder / f"{number:0>4}"
+            target.mkdir()
+            with _still(lane):
+                camera.copy(lane.world, target / "world")
+            camera.copy(reports, target / "reports")
+            pictures.append(Picture(int(number), boundary, target))
+            process.send_signal(signal.SIGCONT)
+    except BaseException:
+        process.kill()
+        raise
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0, (folder / "output").read_text()[-4000:]
     film = Film(before, content, len(names.read_text().splitlines()), tuple(pictures))
@@ -94,9 +101,42 @@ def content_of(lane: Lane) -> str:
     return Eyes(lane.settings).git("cc-ci", "rev-parse", "main^{tree}")
 
 
-def forget(picture: Picture) -> None:
-    subprocess.run(["chmod", "-R", "u+w", str(picture.folder)], check=True)
-    shutil.rmtree(picture.folder)
+def forget(film: Film) -> None:
+    """Delete all pictures, stores and their folders without a right to write included."""
+    for picture in film.pictures:
+        subprocess.run(
+            ["find", str(picture.folder), "-type", "d", "-exec", "chmod", "u+w", "{}", "+"], check=True
+        )
+        shutil.rmtree(picture.folder)
+
+
+class Camera:
+    """Copies folders, again and again; what did not change since the last time is a link to the copy made then."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[tuple[int, ...], str]] = {}
+
+    def copy(self, source: Path, target: Path) -> None:
+        """Copy a folder in which nothing happens meanwhile, with its links, rights and times."""
+        target.mkdir()
+        for entry in os.scandir(source):
+            there, status = str(target / entry.name), entry.stat(follow_symlinks=False)
+            if entry.is_symlink():
+                os.symlink(os.readlink(entry.path), there)
+            elif entry.is_dir():
+                self.copy(Path(entry.path), Path(there))
+            elif entry.is_file():
+                self._file(entry.path, status, there)
+        shutil.copystat(source, target)
+
+    def _file(self, path: str, status: os.stat_result, there: str) -> None:
+        mark = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        known, copy = self._seen.get(path, ((), ""))
+        if known == mark:
+            os.link(copy, there)
+        else:
+            shutil.copy2(path, there)
+            self._seen[path] = (mark, there)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -107,14 +147,33 @@ def _copy(source: Path, target: Path) -> None:
 @contextmanager
 def _still(lane: Lane) -> Iterator[None]:
     """While the block runs, no process of the world does anything."""
-    stopped = descendants(lane.supervisor)
-    for pid in stopped:
-        _tell(pid, signal.SIGSTOP)
+    stopped: list[int] = []
+    # A process may start another one while it is told to stop, and the signal takes effect a moment later.
+    while moving := [pid for pid in descendants(lane.supervisor) if _moves(pid)]:
+        for pid in moving:
+            _tell(pid, signal.SIGSTOP)
+        stopped += [pid for pid in moving if pid not in stopped]
+        os.sched_yield()
     try:
         yield
     finally:
         for pid in stopped:
             _tell(pid, signal.SIGCONT)
+
+
+def _moves(pid: int) -> bool:
+    """Whether a process does anything. One that started another with vfork(2) waits, unable to stop, for that one."""
+    state = _state(pid)
+    waits = state == "D" and any(_state(child) in "Tt" for child in descendants(pid))
+    return state not in "TtZX" and not waits
+
+
+def _state(pid: int) -> str:
+    """One letter, as /proc has it: ``T`` is stopped; ``X`` for a process that has ended meanwhile."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "X"
 
 
 def _tell(pid: int, number: signal.Signals) -> None:

@@ -29,6 +29,7 @@ from fixtures.rehearsal.settings import load as load_settings
 from fixtures.rehearsal.site_file import SITE_FILE
 from fixtures.rehearsal.world import Rehearsal
 from fixtures.roster import ROSTER_FILE
+from tests_meta import warm_runs
 
 ROOT = Path(__file__).parents[1]
 LIMIT_S = 240.0
@@ -94,9 +95,12 @@ def environment(**more: str) -> dict[str, str]:
     return kept | more
 
 
+# Whoever runs muster has no hypothesis; its plugin costs each run a second.
+WITHOUT = ("-p", "no:hypothesispytest")
+
+
 def command(*arguments: str, python: Sequence[str] = ()) -> list[str]:
-    # Whoever runs muster has no hypothesis; its plugin costs each run a second.
-    return [sys.executable, *python, "-m", "pytest", "-p", "no:hypothesispytest", *arguments]
+    return [sys.executable, *python, "-m", "pytest", *WITHOUT, *arguments]
 
 
 def muster(
@@ -108,37 +112,54 @@ def muster(
     limit_s: float = LIMIT_S,
     prefix: Sequence[str] = (),
     before: Callable[[], None] | None = None,
+    warm: bool = False,
 ) -> Ran:
     """Run muster to its end; fails when it does not come to one.
 
-    `prefix` is put before the command (``unshare …``), `before` runs in the new process before it starts.
+    `prefix` is put before the command (``unshare …``), `before` runs in the new process before it starts; neither
+    goes with `warm`, which forks a process instead of starting an interpreter (see `tests_meta.warm_runs`).
     """
     folder = reports or Path(tempfile.mkdtemp(prefix="muster-reports-"))
     known = set(_runs(folder))
     cache = tempfile.mkdtemp(prefix="muster-cache-")
-    words = [*prefix, *command(*phases, "-o", f"cache_dir={cache}", "--reports", str(folder), *arguments)]
+    words = [*phases, "-o", f"cache_dir={cache}", "--reports", str(folder), *arguments]
     try:
-        process = subprocess.Popen(
-            words,
-            cwd=cwd,
-            env=environment(**(env or {})),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            preexec_fn=before,
-        )
-        try:
-            output, _ = process.communicate(timeout=limit_s)
-        except subprocess.TimeoutExpired:
-            process.kill()  # its world ends with it
-            output, _ = process.communicate()
-            raise AssertionError(f"not within {limit_s:.0f} s: {' '.join(words)}\n{output[-4000:]}") from None
+        if warm:
+            status, output = warm_runs.run(
+                [*WITHOUT, *words], cwd=cwd, env=environment(**(env or {})), limit_s=limit_s
+            )
+        else:
+            status, output = _run([*prefix, *command(*words)], cwd, environment(**(env or {})), limit_s, before)
+    except TimeoutError as late:
+        raise AssertionError(f"not within {limit_s:.0f} s: {' '.join(words)}\n{str(late)[-4000:]}") from None
     finally:
         shutil.rmtree(cache, ignore_errors=True)
     new = [run for run in _runs(folder) if run not in known]
-    return Ran(process.returncode, output, new[-1] if new else None, folder)
+    return Ran(status, output, new[-1] if new else None, folder)
+
+
+def _run(
+    words: list[str], cwd: Path, env: dict[str, str], limit_s: float, before: Callable[[], None] | None
+) -> tuple[int, str]:
+    """Exit code and output; raises `TimeoutError` with the output so far, after killing it."""
+    process = subprocess.Popen(
+        words,
+        cwd=cwd,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        preexec_fn=before,
+    )
+    try:
+        output, _ = process.communicate(timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        process.kill()  # its world ends with it
+        output, _ = process.communicate()
+        raise TimeoutError(output) from None
+    return process.returncode, output
 
 
 def _runs(reports: Path) -> list[Path]:

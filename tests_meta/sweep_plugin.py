@@ -4,8 +4,9 @@ A *call* is one HTTP request, one git command that talks to a forge, or one scri
 it asks for, without ids that differ from run to run, and how many of that name came before it. The names go to
 ``MUSTER_CALLS``, a line each: ``read`` or ``write``, a tab, the name.
 
-``MUSTER_BREAK`` says what goes wrong, ``MUSTER_BREAK_AT`` with which call; without it, every read fails the first
-time that it is made. A failure is made where the library would report it, so that everything above is muster's:
+``MUSTER_BREAK`` says what goes wrong, ``MUSTER_BREAK_AT`` with which calls, a line each; without it, every read fails
+the first time that it is made. A failure is made where the library would report it, so that everything above is
+muster's:
 
 ==========  =======================================================================================
 `reset`     the connection is reset before anything was done (host: it is lost, exit status -1)
@@ -50,7 +51,7 @@ class Calls:
         self._met: Counter[str] = Counter()
         self._names = os.environ.get("MUSTER_CALLS")
         self._how = os.environ.get("MUSTER_BREAK", "")
-        self._at = os.environ.get("MUSTER_BREAK_AT", "")
+        self._at = os.environ.get("MUSTER_BREAK_AT", "").splitlines()
 
     def broken(self, what: str, *, reads: bool) -> str:
         """How this call goes wrong; empty when it does not."""
@@ -62,7 +63,7 @@ class Calls:
                 with open(self._names, "a") as stream:
                     stream.write(f"{'read' if reads else 'write'}\t{met} {name}\n")
         if self._at:
-            return self._how if self._at == f"{met} {name}" else ""
+            return self._how if f"{met} {name}" in self._at else ""
         # Every read fails once: the odd times are the first ones, as each is made again.
         return self._how if reads and met % 2 == 1 else ""
 
@@ -120,7 +121,7 @@ def _break_host(calls: Calls) -> None:
 
     def broken(self: HostReader, script: str, *, limit_s: float) -> CommandResult:
         writes = getattr(acting, "now", False)
-        how = calls.broken(f"host {script.rpartition('|| exit 90')[2][:LENGTH]}", reads=not writes)
+        how = calls.broken(f"host {script.rpartition('|| exit 90')[2]}", reads=not writes)
         if how in ("reset", "500"):
             raise self._lost(None)
         result = run(self, script, limit_s=limit_s)

@@ -12,9 +12,9 @@ import pytest
 
 from fixtures.rehearsal.host.activation import boot_default
 from fixtures.rehearsal.host.layout import HostPaths
+from tests_meta.crash_points import KILLED, RECIPES, ROSTER
 from tests_meta.fault_lanes import MIRRORED, Lane, Sight, converged_but, live_differs
 from tests_meta.rehearsals import Ran
-from tests_meta.test_crash import KILLED, RECIPES, ROSTER
 
 BEFORE_IT_IS_CONFIRMED = "write HostWriter.act nix-env "
 

@@ -175,7 +175,7 @@ def test_nothing_is_left_when_the_host_is_off(world: HostWorld) -> None:
         'systemd-run -q --unit=left --service-type=exec sh -c "setsid sleep 4713 & exec sleep 4713 $HOME"'
     )
     execute(world.connect(), "(setsid sleep 4713 >/dev/null 2>&1 </dev/null &)")
-    assert len(world.left_over()) >= 4
+    until(lambda: len(world.left_over()) >= 4, "what was started in the background to have begun")
     world.stop()
     until(lambda: world.left_over() == [], f"no process of {world.paths.root}")
 

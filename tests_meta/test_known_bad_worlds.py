@@ -16,10 +16,14 @@ from fixtures.roster import load_roster
 from fixtures.site import load_site
 from fixtures.survey import take
 from fixtures.world.connect import reading, resolve
+from reports.reading import load
+from reports.sections.todo import tasks
 from tests_meta.eyes import POLL_FILE, Eyes
 from tests_meta.people import Person, deploy_by_hand, deploy_without, git
 from tests_meta.rehearsals import NIGHT, Ran, Station
 from tests_meta.stories import lay_night
+
+RESTARTED = "1 host systemctl restart deploy-bridge.service"
 
 
 def others_passed(ran: Ran, recipe: str) -> bool:
@@ -130,26 +134,35 @@ def test_a_poll_set_that_is_short_of_one_in_git_is_drift(converged: Station, tmp
     assert ran.summary["verdict"] == "drift"
     planned = ran.summary["planned"]
     assert [step["target"] for step in planned if step["kind"] == "enroll"] == [f"{org}/cc-ci: {POLL_FILE}"]
-    assert "it is in the poll set: plausible" in ran.titles("failed") | ran.titles("skipped")
+    assert {"it is in the poll set: plausible", "the poll set is exactly the roster"} <= ran.failed
+    assert {title for title in ran.failed if ": " in title} == {"it is in the poll set: plausible"}
     assert "it is in the poll set: ghost" in ran.titles("passed")
+    assert [one for one in ran.titles("skipped") if "verdict" in one] == [], "drift keeps the rest from being checked"
+    assert ran.folder is not None
+    (task,) = [one for one in tasks(load(ran.folder)) if one.key == "planned"]
+    assert task.what.startswith(f"Drift in {len(ran.failed)} assertions, the first: it is in the poll set: plausible.")
+    assert "without `--health`" in task.do
 
 
-def test_a_running_bridge_that_is_short_of_one_is_red_and_healed(converged: Station) -> None:
+def test_a_running_bridge_that_is_short_of_one_is_red_and_healed(converged: Station, tmp_path: Path) -> None:
     """Git, checkout and system say twenty, the running task's environment says nineteen: only the last one means
-    polled. A health check says so by the recipe's name; a run lets the bridge's own unit deploy it again."""
+    polled. A health check says so by the recipe's name; a run lets the bridge's own unit deploy it again, once, also
+    when the answer to that is lost."""
     stack, eyes = deploy_without(converged, "plausible"), Eyes(converged.settings)
+    lost, names = {"MUSTER_BREAK": "lost", "MUSTER_BREAK_AT": RESTARTED}, tmp_path / "calls"
     try:
         checked = converged.visit("--health").demand(1)
         assert len(eyes.running_poll_set()) == 19
-        ran = converged.visit().demand(0)
+        ran = converged.visit("-p", "tests_meta.sweep_plugin", env={"MUSTER_CALLS": str(names), **lost}).demand(0)
         assert len(eyes.running_poll_set()) == 20
     finally:
         deploy_by_hand(converged, stack)
-    assert "it is polled: plausible" in checked.titles("failed") | checked.titles("skipped")
+    assert "it is polled: plausible" in checked.failed
     assert checked.summary["verdict"] == "drift"
     assert "it is polled: ghost" in checked.titles("passed")
     assert {step["kind"] for step in checked.summary["planned"]} == {"restart-bridge", "switch"}
     assert [line["kind"] for line in ran.of("intent")] == ["restart-bridge"]
+    assert names.read_text().count(RESTARTED.partition(" ")[2]) == 1
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,16 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from fixtures.journal import FILE_NAME, read
 from tests_meta.ci_world import until
 from tests_meta.eyes import Eyes
 from tests_meta.fault_lanes import SEEDED, Lane, left_behind, live_differs
-from tests_meta.rehearsals import ROOT, command, environment
+from tests_meta.rehearsals import LIMIT_S, ROOT, command, environment
 
 HELD = "before line 3 "
 
@@ -27,32 +29,33 @@ def lane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lane]:
     made.clear()
 
 
-@pytest.fixture
-def first(lane: Lane, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A muster that has the lock and stands still."""
-    names = tmp_path / "boundaries"
-    arguments = (
-        "phases/",
-        "--site",
-        str(lane.site),
-        "--roster",
-        str(lane.roster),
-        "-p",
-        "tests_meta.crash_plugin",
-    )
+@contextmanager
+def standing_still(lane: Lane, folder: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A muster that has begun its record in `folder`/first and stands still, until the block is over."""
+    folder.mkdir(exist_ok=True)
+    names = folder / "boundaries"
+    arguments = ("--site", str(lane.site), "--roster", str(lane.roster), "-p", "tests_meta.crash_plugin", *arguments)
     process = subprocess.Popen(
-        command(*arguments, "--reports", str(tmp_path / "first"), "-o", f"cache_dir={tmp_path / 'cache'}"),
+        command("phases/", *arguments, "--reports", str(folder / "first"), "-o", f"cache_dir={folder / 'cache'}"),
         cwd=ROOT,
         env=environment(MUSTER_STOP_AT=HELD, MUSTER_STOP_BY="STOP", MUSTER_BOUNDARIES=str(names)),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    until(lambda: names.exists() and HELD in names.read_text(), what="the first muster at its boundary")
+    arrived = "the first muster at its boundary"
+    until(lambda: names.exists() and HELD in names.read_text(), within_s=LIMIT_S, what=arrived)
     yield process
     if process.poll() is None:
         os.kill(process.pid, signal.SIGKILL)
     process.wait()
+
+
+@pytest.fixture
+def first(lane: Lane, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A muster that has the lock and stands still."""
+    with standing_still(lane, tmp_path) as process:
+        yield process
 
 
 def test_a_second_muster_is_refused_and_told_by_whom(
@@ -72,9 +75,32 @@ def test_a_second_muster_is_refused_and_told_by_whom(
 def test_a_run_that_only_reads_does_not_need_the_lock(
     lane: Lane, first: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
-    """A plan beside a running migration is told, not refused."""
+    """A plan beside a running migration is told, not refused, and does not take it for a killed one."""
     assert first.poll() is None
-    lane.visit("--plan", reports=tmp_path / "plan").demand(10)
+    ran = lane.visit("--plan", reports=tmp_path / "first").demand(10)
+    assert [line for line in ran.of("finding") if line["id"].startswith("unfinished")] == []
+
+
+def test_a_health_check_that_still_runs_is_left_alone(lane: Lane, tmp_path: Path) -> None:
+    """It holds no lock on the host. A writing run beside it settles nothing of it, and its record stays whole; once it
+    is killed, the next run that looks gives it a report that says so, and the next that writes its end."""
+    with standing_still(lane, tmp_path, "--health") as checking:
+        (journal,) = (tmp_path / "first" / "runs").glob(f"*/{FILE_NAME}")
+        beside = lane.visit("--recover", reports=tmp_path / "first").demand(0)
+        assert "settling" not in beside.output
+        assert not read(journal).finished
+        checking.send_signal(signal.SIGCONT)
+        assert checking.wait() == 1, "nothing is migrated in this world"
+        assert read(journal).of("end")[-1]["verdict"] == "drift"
+    with standing_still(lane, tmp_path / "again", "--health") as checking:
+        (journal,) = (tmp_path / "again" / "first" / "runs").glob(f"*/{FILE_NAME}")
+        checking.kill()
+        checking.wait()
+        lane.visit("--plan", reports=tmp_path / "again" / "first").demand(10)
+        assert not read(journal).finished
+        assert "Interrupted" in (journal.parent / "report.html").read_text()
+        lane.visit("--recover", reports=tmp_path / "again" / "first").demand(0)
+        assert read(journal).of("end")[-1]["verdict"] == "interrupted"
 
 
 def test_a_dead_owners_lock_is_gone(lane: Lane, first: subprocess.Popen[bytes], tmp_path: Path) -> None:

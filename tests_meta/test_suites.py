@@ -27,7 +27,7 @@ from tests_meta.suite_world import GOOD, PAYLOAD, RED, SuiteWorld, kinds, suite,
 
 __all__ = ["forge"]
 
-ALL = ("atlas", "beacon", "cinder", "delta", "ember", "fjord", "hedgedoc")
+ALL = ("atlas", "beacon", "cinder", "delta", "ember", "fjord", "glade", "hedgedoc")
 ON_RECIPE = "recipe-pull-request"
 
 
@@ -82,6 +82,18 @@ def test_a_recipe_with_a_folder_in_the_payload_gets_its_suite(
     before = again.world.requests()["forge"]
     assert gone_through(again) == {"atlas": "unchanged"}
     assert (kinds(again), again.world.requests()["forge"] - before) == ([], 0)
+
+
+def test_a_branch_that_outlived_its_merge_is_taken_back(world: SuiteWorld) -> None:
+    """Killed between the merge and the deletion of its branch: that is all of a merged proposal that goes back."""
+    run = world.run({"glade": suite("glade")})
+    assert gone_through(run) == {"glade": "changed"}
+    (pull,), (proposed, *_) = world.pulls(run, "glade"), run.journal.changes()
+    assert run.writer
+    run.writer.forge.create_branch(run.world.ccci, str(proposed.undo["branch"]), at=pull.head)
+    for expected in ("undone", "not-needed"):
+        assert undo.KINDS[proposed.kind].undo(run.writer, run, proposed) == expected
+    assert not world.has_branch(run, "glade")
 
 
 def test_the_pull_request_says_what_it_adds_and_how_it_was_proven(world: SuiteWorld) -> None:

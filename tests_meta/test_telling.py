@@ -350,7 +350,16 @@ def test_pending_changes_are_drift_in_a_health_check(healthy: RunRecord) -> None
         ("trigger", "org/ghost"),
     ]
     planned = tuple(Planned(kind, target, None, None, "why", "change") for kind, target in steps)
-    assert ids(replace(healthy, mode="health", exit=1, planned=planned)) == ["deploy", "mirror-ghost"]
+    drifted = replace(healthy, mode="health", exit=1, planned=planned)
+    assert ids(drifted) == ["deploy", "mirror-ghost"]
+    titles = ((1, "its head is upstream's head: ghost", "ghost"), (3, "it is in the poll set: immich", "immich"),
+              (4, "three poll sets are one", None), (6, "it has passed muster: immich", "immich"))  # fmt: skip
+    assertions = tuple(replace(failed(*one), message="drift: expected, seen") for one in titles)
+    told = distinct(replace(drifted, assertions=assertions), severity="warning")
+    assert [(one.id, one.severity) for one in told] == [("deploy", "warning"), ("mirror-ghost", "warning")]
+    assert [len(one.said) for one in told] == [6, 2], "each drift is told with the change that would mend it"
+    broken = replace(drifted, assertions=tuple(replace(one, message="expected, seen") for one in assertions))
+    assert "enrollment-immich" in ids(broken), "what is not drift stands for itself"
 
 
 def test_a_bad_end_without_a_reason_is_told(healthy: RunRecord) -> None:

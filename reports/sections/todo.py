@@ -42,7 +42,9 @@ def tasks(record: RunRecord) -> tuple[Task, ...]:
         derived.append(_settle(record))
     if record.planned:
         what = f"{plural(len(record.planned), 'change is', 'changes are')} pending; nothing was written."
-        do = "Read them under Changes; to make them, run the same command without `--plan`."
+        if drifted := [one for one in record.assertions if one.drifted]:
+            what = f"Drift in {plural(len(drifted), 'assertion')}, the first: {drifted[0].title}. {what}"
+        do = f"Read them under Changes; to make them, run the same command without `--{record.mode}`."
         derived.append(Task("warning", what, "", do, "", "planned"))
     derived += _unexplained(record)
     found = [Task(one.severity, one.what, one.where, one.do, "", one.id) for one in record.findings]
@@ -100,7 +102,7 @@ def _unexplained(record: RunRecord) -> list[Task]:
     if not record.expected or not (record.assertions or record.interrupted):
         what = "The roster is empty" if not record.expected else "No test was executed"
         return [Task("action", f"{what}: nothing was checked.", "", "See why; then run again.", "", "hollow")]
-    failed = [one for one in record.assertions if one.outcome not in ("passed", "skipped")]
+    failed = [one for one in record.assertions if one.outcome not in ("passed", "skipped") and not one.drifted]
     named = {one.recipe for one in record.findings if one.severity != "info" and one.recipe}
     rest = [one for one in failed if not one.recipe or one.recipe not in named]
     if failed and (rest or not named):
@@ -110,7 +112,8 @@ def _unexplained(record: RunRecord) -> list[Task]:
         return [Task("warning", said, failed[0].where or failed[0].nodeid, do, failed[0].check, "failed")]
     bad = verdict_word(record.verdict).tone in ("bad", "warn") or record.exit not in (0, 10, None)
     urgent = any(one.severity != "info" for one in record.findings)
-    if bad and not failed and not urgent and not record.interrupted:
+    drifted = bool(record.planned) and any(one.drifted for one in record.assertions)
+    if bad and not (failed or urgent or record.interrupted or drifted):
         return [
             Task("action", verdict_word(record.verdict).meaning, f"exit {record.exit}", "See below.", "", "bad")
         ]

@@ -1,0 +1,97 @@
+"""A run that was broken off, the one after it, and what has to be true of the world then."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from tests_meta.fault_lanes import Lane, Sight, converged_but, live_differs
+from tests_meta.film import Film, Picture, content_of, put_back
+from tests_meta.rehearsals import Ran
+
+KILLED = -9
+ROSTER = """\
+recipes = [
+  { name = "n8n", enroll = false },
+  { name = "hedgedoc", enroll = false },
+  { name = "immich", enroll = true, known_red = { reason = "restore", until = 9999-12-31 } },
+  { name = "mumble", enroll = true },
+]
+canaries = ["immich"]
+deferred = []
+"""
+RECIPES = ("n8n", "hedgedoc", "immich", "mumble")
+ONWARD, BACK = "gone on", "taken back"
+# What is run after a crash, and so what the world has to be afterwards: the end state, or the baseline.
+AFTERWARDS: Mapping[str, tuple[str, ...]] = {ONWARD: (), BACK: ("--recover", "--undo", "all")}
+
+
+@dataclass(frozen=True)
+class Crash:
+    """The world before, the run that was killed, the next one, and the world after it."""
+
+    before: Sight
+    killed: Ran
+    settled: Ran
+    after: Sight
+
+
+def settle(lane: Lane, film: Film, picture: Picture, way: str) -> list[str]:
+    """Put a picture back, run what comes afterwards; what is wrong with the world and the record then."""
+    reports = lane.folder / f"reports-{picture.number}-{way.replace(' ', '-')}"
+    put_back(lane, picture, reports)
+    known = set((reports / "runs").iterdir())
+    try:
+        ran = lane.visit(*AFTERWARDS[way], reports=reports, warm=True)
+        seen = Crash(film.before, replace(ran, exit=KILLED, folder=known.pop()), ran, lane.sight())
+        finished = picture is film.pictures[-1]
+        if way == ONWARD or finished:
+            return judged(seen, finished=finished)
+        other = content_of(lane) != film.content
+        return not_back(seen) + ["cc-ci's head holds other files than before"] * other
+    finally:
+        lane.end()
+
+
+def judged(seen: Crash, *, finished: bool = False) -> list[str]:
+    """Why a crash was not settled; empty when it was. A run that had `finished` left nothing to settle."""
+    if seen.killed.exit != KILLED:
+        return [f"the run was not killed: exit {seen.killed.exit}"]
+    wrong = said_wrong(seen.settled) + ([] if finished else unsettled(seen))
+    return wrong + converged_but(seen.after, RECIPES) + orphans(seen.after)
+
+
+def not_back(seen: Crash) -> list[str]:
+    """How the world differs from the baseline after everything was taken back."""
+    wrong = said_wrong(seen.settled) + live_differs(seen.before, seen.after)
+    wrong += orphans(seen.after) + unsettled(seen)
+    if seen.after.host["checkout"] != seen.before.host["checkout"]:
+        wrong.append("the checkout moved")
+    return wrong + [
+        f"the mirror of {name} is not what it was"
+        for name in RECIPES
+        if seen.after.forge.get(name) != seen.before.forge.get(name)
+    ]
+
+
+def said_wrong(ran: Ran) -> list[str]:
+    """An exit code that says that something is wrong, and a traceback of anybody's."""
+    wrong = [] if ran.exit == 0 else [f"exit {ran.exit}: {ran.output[-1500:]}"]
+    return wrong + [word for word in ("Traceback", "INTERNALERROR") if word in ran.output]
+
+
+def unsettled(seen: Crash) -> list[str]:
+    """The killed run's journal has an end that names who settled it; the chain of its lines was not broken."""
+    assert seen.killed.folder is not None
+    assert seen.settled.folder is not None
+    last = seen.killed.lines[-1]
+    if last["type"] == "end" and last.get("settled_by") == seen.settled.folder.name:
+        return []
+    return [f"the killed run's journal ends with {last['type']}"]
+
+
+def orphans(after: Sight) -> list[str]:
+    """Branches and open pull requests of muster's in any repository."""
+    branches = [f"{name} {ref}" for name, refs in after.forge.items() for ref in refs if "heads/muster/" in ref]
+    return branches + [f"open: {row[2]}" for row in after.talk["pulls"]
+                       if str(row[2]).startswith("muster/") and row[4] == "open"]  # fmt: skip

@@ -1,0 +1,88 @@
+"""The power fails anywhere: the next run settles what was left, to the end state or to the baseline.
+
+A *power cut* is one of the pictures of a run (`tests_meta.film`), one for each of its boundaries at which anything
+durable differs, enumerated from the run itself. Each is put back, and then either the next ordinary run has to
+reach the end state, or ``--recover --undo all`` has to bring the baseline back.
+
+On every push each picture is put back once: every second one is gone on from, and every fourth of those from which
+a suite is still to be proven by a build, which takes three times as long; which ones moves on every day
+(``MUSTER_SEED`` chooses). ``MUSTER_ALL_CRASH_POINTS=1`` tries each picture in both ways.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date
+
+import pytest
+
+from tests_meta.crash_points import BACK, ONWARD, ROSTER, orphans, settle
+from tests_meta.fault_lanes import Lane
+from tests_meta.film import Film, forget, put_back, shoot
+
+ALL = os.environ.get("MUSTER_ALL_CRASH_POINTS") == "1"
+SEED = int(os.environ.get("MUSTER_SEED", date.today().toordinal()))
+PROVEN = "/merge"
+
+
+@dataclass(frozen=True)
+class Filmed:
+    """A film, and the lane whose world is in its pictures."""
+
+    lane: Lane
+    film: Film
+
+
+@pytest.fixture(scope="module")
+def filmed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filmed]:
+    lane = Lane(tmp_path_factory.mktemp("cuts") / "lane", ROSTER)
+    film = shoot(lane, lane.folder / "film")
+    yield Filmed(lane, film)
+    lane.clear()
+    forget(film)
+
+
+def ways(film: Film) -> Iterator[tuple[int, str]]:
+    """For each picture, by its place in the film: what comes afterwards."""
+    proven = next(place for place, picture in enumerate(film.pictures) if PROVEN in picture.boundary)
+    for place in range(len(film.pictures)):
+        onward = (place + SEED) % (4 if place < proven else 2) == 0
+        yield from [(place, way) for way, chosen in ((ONWARD, onward), (BACK, not onward)) if chosen or ALL]
+
+
+def test_after_a_power_cut_the_next_run_settles(
+    filmed: Filmed, record_property: Callable[[str, object], None]
+) -> None:
+    """At each boundary: the world equals the end state, or the baseline; nothing of muster's is left in it."""
+    tried: dict[str, list[str]] = {}
+    film, began = filmed.film, time.monotonic()
+    for place, way in ways(film):
+        picture = film.pictures[place]
+        point = f"{way}: {picture.number} {picture.boundary}"
+        tried[point] = settle(filmed.lane, film, picture, way)
+        print(f"{time.monotonic() - began:7.1f} s {point}: {tried[point] or 'settled'}", flush=True)
+    record_property("count", said(film, tried))
+    assert len(tried) == len(film.pictures) * (2 if ALL else 1)
+    assert {point: wrong for point, wrong in tried.items() if wrong} == {}
+
+
+def said(film: Film, tried: Mapping[str, list[str]]) -> str:
+    """How many points there were, and how many were tried in each way."""
+    each = ", ".join(f"{sum(1 for point in tried if point.startswith(way))} {way}" for way in (ONWARD, BACK))
+    return f"power cuts: {film.boundaries} boundaries, {len(film.pictures)} differ on disk; {each} (MUSTER_SEED={SEED})"
+
+
+def test_the_checks_see_what_a_power_cut_leaves(filmed: Filmed) -> None:
+    """Positive control: the same checks, on worlds in which nobody has settled anything, do find fault."""
+    lane, film = filmed.lane, filmed.film
+    opened = [picture for picture in film.pictures if picture.boundary.startswith("wrote Http.send POST")]
+    put_back(lane, opened[-1], lane.folder / "reports-unsettled")
+    try:
+        after = lane.sight()
+    finally:
+        lane.end()
+    assert [one for one in after.left if "muster/scratch-" in one] != []
+    assert orphans(after) != []
