@@ -13,6 +13,7 @@ from fixtures.expectation import Expectation
 from fixtures.gates import Gate
 from fixtures.mirrors import MAIN, Mirrors, missing_tags
 from fixtures.run import Run
+from fixtures.world.forge_values import Repository
 
 pytestmark = pytest.mark.dependency(depends=["phase 0"], scope="session")
 
@@ -22,10 +23,19 @@ def test_it_was_brought_up_to_date(recipe: str, mirrors: Mirrors, expect: Expect
     expect.settled(mirrors[recipe])
 
 
+def _seen(recipe: str, mirrors: Mirrors, expect: Expectation) -> Repository | None:
+    """The mirror as the organisation lists it; where it is not listed and why is known (renamed), that is told."""
+    __tracebackhide__ = True
+    seen = mirrors.survey.repositories.get(recipe)
+    if seen is None:
+        expect.read(f"mirror {recipe}")
+    return seen
+
+
 def test_it_exists(recipe: str, run: Run, mirrors: Mirrors, expect: Expectation) -> None:
     expect.applied(mirrors[recipe].planned, "the mirror")
     url = f"{run.site.forge.url}/api/v1/repos/{run.world.mirror(recipe)}"
-    seen = mirrors.survey.repositories.get(recipe)
+    seen = _seen(recipe, mirrors, expect)
     expect.equal(
         "the mirror",
         expected=run.world.mirror(recipe),
@@ -36,7 +46,7 @@ def test_it_exists(recipe: str, run: Run, mirrors: Mirrors, expect: Expectation)
 
 def test_it_is_not_empty(recipe: str, run: Run, mirrors: Mirrors, expect: Expectation) -> None:
     expect.applied(mirrors[recipe].planned, "its content")
-    seen = mirrors.survey.repositories.get(recipe)
+    seen = _seen(recipe, mirrors, expect)
     expect.true(
         "the mirror",
         seen is not None and not seen.empty,
@@ -47,7 +57,7 @@ def test_it_is_not_empty(recipe: str, run: Run, mirrors: Mirrors, expect: Expect
 
 def test_its_default_branch_is_main(recipe: str, mirrors: Mirrors, expect: Expectation) -> None:
     expect.applied(mirrors[recipe].planned, "its default branch")
-    seen = mirrors.survey.repositories.get(recipe)
+    seen = _seen(recipe, mirrors, expect)
     expect.equal("its default branch", expected=MAIN, seen=seen.default_branch if seen else "missing")
 
 
@@ -72,6 +82,7 @@ def test_its_head_is_upstreams_head(recipe: str, run: Run, mirrors: Mirrors, exp
 
 def test_it_has_upstreams_tags(recipe: str, run: Run, mirrors: Mirrors, expect: Expectation) -> None:
     expect.applied(mirrors[recipe].planned, "its tags")
+    expect.read(f"mirror {recipe}")
     upstream, late = mirrors.survey.upstreams.get(recipe), run.behind.get(recipe)
     missing = missing_tags(mirrors.survey.mirrors.get(recipe), upstream)
     if late and late.tolerated:
@@ -84,7 +95,7 @@ def test_it_has_upstreams_tags(recipe: str, run: Run, mirrors: Mirrors, expect: 
 
 def test_it_is_private_like_its_siblings(recipe: str, mirrors: Mirrors, expect: Expectation) -> None:
     expect.applied(mirrors[recipe].planned, "its visibility")
-    seen = mirrors.survey.repositories.get(recipe)
+    seen = _seen(recipe, mirrors, expect)
     expect.true(
         "the mirror",
         seen is not None and seen.private,

@@ -100,7 +100,7 @@ def test_a_proposal_lives_from_branch_to_merge(forge: ForgeUnderTest) -> None:
     commit = writer.commit_files(full_name, writes, message="suite", branch="main", new_branch="muster/suite-a")
     pull = writer.open_pull(full_name, head="muster/suite-a", base="main", title="A suite", body="adds it")
     assert (pull.head, pull.head_branch, pull.author) == (commit, "muster/suite-a", "autonomic-bot")
-    assert writer.commits_between(full_name, "main", pull.head) == 1
+    assert writer.commits_of_pull(full_name, pull.number) == 1
     with pytest.raises(Conflict):
         writer.open_pull(full_name, head="muster/suite-a", base="main", title="again", body="")
     assert [p.name for p in writer.open_pulls(ORG) if p.repository == full_name] == [pull.name]

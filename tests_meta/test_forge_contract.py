@@ -35,12 +35,12 @@ def test_health_and_version_need_nobody(forge: ForgeUnderTest) -> None:
 
 def test_settings_tell_the_caps(forge: ForgeUnderTest) -> None:
     """The paging caps can be asked for."""
-    assert forge.api("").get("/settings/api").json() == {
+    newer = {} if forge.before(1, 24) else {"default_max_response_size": 104857600}
+    assert forge.api("").get("/settings/api").json() == newer | {
         "max_response_items": 50,
         "default_paging_num": 30,
         "default_git_trees_per_page": 1000,
         "default_max_blob_size": 10485760,
-        "default_max_response_size": 104857600,
     }
 
 
@@ -228,9 +228,9 @@ def test_an_empty_repository_answers_oddly(forge: ForgeUnderTest) -> None:
     assert (commits.status_code, commits.json()["message"]) == (409, "Git Repository is empty.")
     tree = bot.get(remote.api + "/git/trees/main")
     assert (tree.status_code, tree.json()["message"]) == (400, "sha not found [main]")
-    assert bot.get(remote.api + "/contents").status_code == 404
+    assert bot.get(remote.api + "/contents").status_code == (200 if forge.before(1, 24) else 404)
     assert bot.get(remote.api + "/branches/main").status_code == 404
-    assert bot.get(remote.api + "/raw/a").status_code == 404
+    assert bot.get(remote.api + "/raw/a").status_code == (500 if forge.before(1, 24) else 404)
     assert bot.post(remote.api + "/branches", json={"new_branch_name": "x"}).status_code == 404
     assert bot.get(remote.api + "/pulls").status_code == 404
 

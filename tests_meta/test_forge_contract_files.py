@@ -40,11 +40,13 @@ def test_a_file_is_an_object_and_a_folder_a_list(forge: ForgeUnderTest) -> None:
     [("main", 200), ("", 200), ("HEAD", 404), ("refs/heads/main", 404), ("short", 404), ("full", 200)],
 )
 def test_refs_of_contents(forge: ForgeUnderTest, ref: str, status: int) -> None:
-    """A branch, a tag or a full commit id; nothing else."""
+    """A branch, a tag or a full commit id; nothing else, from 1.24 on."""
     remote = forge.new_repo({"a": "1"})
     head = remote.head()
     wanted = {"short": head[:10], "full": head}.get(ref, ref)
-    assert forge.api().get(remote.api + "/contents/a", params={"ref": wanted}).status_code == status
+    assert forge.api().get(remote.api + "/contents/a", params={"ref": wanted}).status_code == (
+        200 if forge.before(1, 24) else status
+    )
 
 
 def test_a_missing_file(forge: ForgeUnderTest) -> None:
@@ -146,7 +148,7 @@ def test_several_files_are_all_or_nothing(forge: ForgeUnderTest) -> None:
     assert forge.api().post(remote.api + "/contents", json={}).json()["message"] == "[Files]: Required"
     assert remote.head() == before
     nothing = forge.api().post(remote.api + "/contents", json={"files": []})
-    assert (nothing.status_code, nothing.json()["files"]) == (201, None)
+    assert (nothing.status_code, nothing.json()["files"] or None) == (201, None)
     assert remote.head() == nothing.json()["commit"]["sha"] != before, "an empty list is an empty commit"
 
 

@@ -205,7 +205,7 @@ def test_protected_branches_refuse(forge: ForgeUnderTest, tmp_path: Path) -> Non
         assert forge.api().post(remote.api + "/branch_protections", json=body).status_code == 201
     plain = _push(clone, "HEAD:main")
     assert plain.returncode == 1
-    assert "error: Not allowed to push to protected branch main" in plain.stderr
+    assert "Not allowed to push to protected branch main" in plain.stderr
     assert "! [remote rejected] HEAD -> main (pre-receive hook declined)" in plain.stderr
     clone.commit({"a": "3"})
     assert _push(clone, "HEAD:kept").returncode == 0

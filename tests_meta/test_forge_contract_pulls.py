@@ -158,7 +158,7 @@ def test_lists_without_state_hold_everything(forge: ForgeUnderTest) -> None:
     assert numbers() == numbers(state="all") == numbers(state="x") == {1, 2, 3}
     assert (numbers(state="open"), numbers(state="closed")) == ({1, 3}, {2})
     assert forge.api().get(path, params={"state": "open", "limit": 1}).headers["X-Total-Count"] == "2"
-    assert numbers(base_branch="other") == set()
+    assert numbers(base_branch="other") == set() or forge.before(1, 24), "not looked at before"
     assert numbers(poster="autonomic-bot") == {1, 2, 3}
     assert forge.api().get(path, params={"poster": "nobody"}).status_code == 400
 

@@ -260,7 +260,8 @@ def test_statuses(forge: ForgeUnderTest) -> None:
     assert (second["id"], second["url"].endswith(head)) == (2, True)
     listed = forge.api().get(f"{remote.api}/statuses/{head}", params={"sort": "leastindex"})
     assert {each["id"] for each in listed.json()} == {1, 2}
-    assert forge.api().get(remote.api + "/statuses/main").json() == [], "a full commit id only"
+    by_branch = forge.api().get(remote.api + "/statuses/main").json()
+    assert by_branch == [] or forge.before(1, 24), "a full commit id only"
     by_ref = forge.api().get(remote.api + "/commits/main/statuses").json()
     assert {each["status"] for each in by_ref} == {"pending", "success"}
     assert forge.api().get(f"{remote.api}/commits/{head[:10]}/statuses").status_code == 200
@@ -275,7 +276,8 @@ def test_an_unknown_commit_has_no_status(forge: ForgeUnderTest) -> None:
     path = f"{remote.api}/statuses/{'1' * 40}"
     assert forge.api().post(path, json={"state": "success"}).status_code == 500
     assert forge.api().get(path).json() == []
-    assert forge.api().get(remote.api + "/commits/nothing/status").status_code == 404
+    combined = forge.api().get(remote.api + "/commits/nothing/status")
+    assert combined.status_code == (200 if forge.before(1, 24) else 404)
 
 
 def test_the_combined_status(forge: ForgeUnderTest) -> None:

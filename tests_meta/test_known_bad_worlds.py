@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import httpx
 import pytest
 
 from fixtures.rehearsal import night
@@ -47,6 +48,28 @@ def test_a_mirror_of_another_repository_is_red_and_left_alone(converged: Station
     assert ran.summary["recipes"]["cryptpad"]["mirrored"] is False
     assert others_passed(ran, "cryptpad")
     assert [f["recipe"] for f in ran.of("finding") if f["id"] == "mirror-cryptpad"] == ["cryptpad"]
+    assert ran.of("intent") == []
+
+
+def test_a_renamed_mirror_is_told_by_its_new_name_and_not_made_again(converged: Station) -> None:
+    """Its old name leads to the new one by a redirect: it is no missing mirror, every test of it says where it is,
+    a person is told, nothing is written, and the other eighteen pass."""
+    settings = converged.settings
+    repositories, moved = f"{settings.forge_url}/api/v1/repos/{settings.org}", "cryptpad-moved"
+    header = {"Authorization": f"token {settings.operator_token}"}
+    with httpx.Client(headers=header, timeout=30, trust_env=False) as forge:
+        forge.patch(f"{repositories}/cryptpad", json={"name": moved}).raise_for_status()
+        try:
+            ran = converged.visit().demand(1)
+        finally:
+            forge.patch(f"{repositories}/{moved}", json={"name": "cryptpad"}).raise_for_status()
+    assert "it exists: cryptpad" in ran.failed
+    assert all(title.endswith(": cryptpad") for title in ran.failed), ran.failed
+    assert others_passed(ran, "cryptpad")
+    told = f"it answers as {settings.org}/{moved}"
+    (found,) = [f for f in ran.of("finding") if f["id"] == "mirror-cryptpad"]
+    assert told in found["what"]
+    assert ran.output.count(told) > len(ran.failed)
     assert ran.of("intent") == []
 
 
