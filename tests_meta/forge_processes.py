@@ -186,6 +186,9 @@ class GiteaForge:
         client = httpx.Client(
             base_url=self.url + "/api/v1", headers={"Authorization": f"token {tokens['admin']}"}, timeout=30
         )
+        # Before 1.23 an account that was made by the command line may not have organisations.
+        allowed = {"login_name": BOT, "source_id": 0, "allow_create_organization": True}
+        client.patch(f"/admin/users/{BOT}", json=allowed).raise_for_status()
         for org, visibility in ((ORG, "private"), (PUBLIC_ORG, "public")):
             body = {"username": org, "visibility": visibility}
             client.post(f"/admin/users/{BOT}/orgs", json=body).raise_for_status()

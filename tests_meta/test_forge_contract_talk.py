@@ -93,7 +93,8 @@ def test_a_comment_needs_a_body_and_the_issue_scope(forge: ForgeUnderTest) -> No
     assert forge.api().post(path, json={}).json()["message"] == "[Body]: Required"
     assert forge.api("issues").post(path, json={"body": "x"}).status_code == 201
     refused = forge.api("reader").get(path)
-    assert (refused.status_code, "required=[read:issue]" in refused.text) == (403, True)
+    named = "[read:issue]" if forge.before(1, 23) else "required=[read:issue]"
+    assert (refused.status_code, named in refused.text) == (403, True)
 
 
 def test_comments_of_a_whole_repository(forge: ForgeUnderTest) -> None:
