@@ -84,6 +84,8 @@ def pytest_configure(config: pytest.Config) -> None:
         compiled = os.environ["PYTHONPYCACHEPREFIX"] = tempfile.mkdtemp(prefix="muster-compiled-")
         config.add_cleanup(lambda: shutil.rmtree(compiled, ignore_errors=True))
     config.pluginmanager.register(Skips(), "muster-skips")
+    # pytest-xdist would give out the files with most tests first, and the longest are not among them.
+    config.option.loadscopereorder = False
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

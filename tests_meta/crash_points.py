@@ -42,7 +42,7 @@ def settle(lane: Lane, film: Film, picture: Picture, way: str) -> list[str]:
     put_back(lane, picture, reports)
     known = set((reports / "runs").iterdir())
     try:
-        ran = lane.visit(*AFTERWARDS[way], reports=reports, warm=True)
+        ran = lane.visit(*AFTERWARDS[way], reports=reports)
         seen = Crash(film.before, replace(ran, exit=KILLED, folder=known.pop()), ran, lane.sight())
         finished = picture is film.pictures[-1]
         if way == ONWARD or finished:

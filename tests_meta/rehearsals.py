@@ -112,19 +112,20 @@ def muster(
     limit_s: float = LIMIT_S,
     prefix: Sequence[str] = (),
     before: Callable[[], None] | None = None,
-    warm: bool = False,
+    cold: bool = False,
 ) -> Ran:
     """Run muster to its end; fails when it does not come to one.
 
-    `prefix` is put before the command (``unshare …``), `before` runs in the new process before it starts; neither
-    goes with `warm`, which forks a process instead of starting an interpreter (see `tests_meta.warm_runs`).
+    `prefix` is put before the command (``unshare …``), `before` runs in the new process before it starts. Where
+    neither these nor the folder nor the environment make a difference to an interpreter's start, a process is forked
+    that has started already (see `tests_meta.warm_runs`); with `cold` it is the command that a person types.
     """
     folder = reports or Path(tempfile.mkdtemp(prefix="muster-reports-"))
     known = set(_runs(folder))
     cache = tempfile.mkdtemp(prefix="muster-cache-")
     words = [*phases, "-o", f"cache_dir={cache}", "--reports", str(folder), *arguments]
     try:
-        if warm:
+        if not (cold or prefix or before or cwd != ROOT or any(not name.startswith("MUSTER_") for name in env or ())):
             status, output = warm_runs.run(
                 [*WITHOUT, *words], cwd=cwd, env=environment(**(env or {})), limit_s=limit_s
             )

@@ -46,12 +46,12 @@ def tell(station: Station) -> Story:
     eyes = Eyes(station.settings)
     before = eyes.everything()
 
-    def chapter(*arguments: str) -> Chapter:
+    def chapter(*arguments: str, cold: bool = False) -> Chapter:
         since = len(eyes.requests())
-        ran = station.run(*arguments)
+        ran = station.run(*arguments, cold=cold)
         return Chapter(ran, eyes.everything(), eyes.writes_by("muster", since=since))
 
     planned = chapter("--plan")
-    applied = chapter()
+    applied = chapter(cold=True)
     station.keep(CONVERGED)
     return Story(station.settings, before, planned, applied, chapter(), chapter("--health"))

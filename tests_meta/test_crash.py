@@ -48,10 +48,10 @@ def crash(lane: Lane, kind: str, way: str) -> Crash:
     try:
         before = lane.sight()
         env = {"MUSTER_STOP_AT": f"acted {kind}"}
-        killed = lane.visit("-p", "tests_meta.crash_plugin", env=env, reports=reports, warm=True)
+        killed = lane.visit("-p", "tests_meta.crash_plugin", env=env, reports=reports)
         # Somebody's backup or editor touches a file and changes nothing in it.
         (lane.settings.host_dir / "root" / "cc-ci" / POLL_FILE).touch()
-        settled = lane.visit(*AFTERWARDS[way], reports=reports, warm=True)
+        settled = lane.visit(*AFTERWARDS[way], reports=reports)
         return Crash(before, killed, settled, lane.sight())
     finally:
         lane.end()

@@ -50,7 +50,7 @@ def enumerated(lane: Lane, state: str) -> list[Call]:
     names = lane.folder / f"calls-{state}"
     lane.begin(state)
     try:
-        lane.visit(*PLUGIN, env={"MUSTER_CALLS": str(names)}, warm=True).demand(0)
+        lane.visit(*PLUGIN, env={"MUSTER_CALLS": str(names)}).demand(0)
     finally:
         lane.end()
     rows = [line.split("\t", 1) for line in names.read_text().splitlines()]
@@ -63,7 +63,7 @@ def broken(lane: Lane, state: str, failure: str, *calls: str) -> Attack:
     try:
         before = lane.sight()
         env = {"MUSTER_BREAK": failure, "MUSTER_BREAK_AT": "\n".join(calls)}
-        ran = lane.visit(*PLUGIN, env=env, warm=True)
+        ran = lane.visit(*PLUGIN, env=env)
         return Attack(before, ran, lane.sight())
     finally:
         lane.end()
