@@ -15,6 +15,8 @@ from tests_meta.stories import Story, lay_night, tell
 
 # Each runs whole rehearsals by the dozen. They are for an hour of one's own: MUSTER_LONG=1 pytest tests_meta/
 LONG = [
+    "test_crash.py",
+    "test_sweep.py",
     "test_thirty_nights.py",
     "test_twentieth_recipe.py",
     "test_rebuild.py",

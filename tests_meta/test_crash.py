@@ -1,7 +1,7 @@
 """Killed anywhere: the next run settles what was left, to the end state or to the baseline.
 
 A *kill* is SIGKILL in the middle of a change, when its write was made and its outcome is not yet recorded, while
-host, bridge, forge and Drone run on and do not notice. On every push one kill in the switch is tried, in each way
+host, bridge, forge and Drone run on and do not notice. By itself one kill in the switch is tried, in each way
 to go on; ``MUSTER_ALL_CRASH_POINTS=1`` tries all kinds of change. Power cuts, at every boundary of a run, are in
 `test_power_cuts`.
 """

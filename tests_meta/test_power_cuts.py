@@ -4,9 +4,9 @@ A *power cut* is one of the pictures of a run (`tests_meta.film`), one for each 
 durable differs, enumerated from the run itself. Each is put back, and then either the next ordinary run has to
 reach the end state, or ``--recover --undo all`` has to bring the baseline back.
 
-On every push each picture is put back once: every second one is gone on from, and every fourth of those from which
-a suite is still to be proven by a build, which takes three times as long; which ones moves on every day
-(``MUSTER_SEED`` chooses). ``MUSTER_ALL_CRASH_POINTS=1`` tries each picture in both ways.
+On every push each picture is put back once: every third one is gone on from, and every sixth of those from which a
+suite is still to be proven by a build, which takes three times as long; which ones moves on every day (``MUSTER_SEED``
+chooses). ``MUSTER_ALL_CRASH_POINTS=1`` tries each picture in both ways.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def ways(film: Film) -> Iterator[tuple[int, str]]:
     """For each picture, by its place in the film: what comes afterwards."""
     proven = next(place for place, picture in enumerate(film.pictures) if PROVEN in picture.boundary)
     for place in range(len(film.pictures)):
-        onward = (place + SEED) % (4 if place < proven else 2) == 0
+        onward = (place + SEED) % (6 if place < proven else 3) == 0
         yield from [(place, way) for way, chosen in ((ONWARD, onward), (BACK, not onward)) if chosen or ALL]
 
 

@@ -4,7 +4,7 @@ The calls are enumerated from a run itself (`tests_meta.sweep_plugin`). Reads ar
 run all of them fail once, and it converges all the same. Writes are never repeated blindly: each is broken in a
 run of its own, which has to converge or to say what happened, and must not leave anything half done.
 
-On every push that is a run in which the mirrors and suites are there already, with one kind of failure of its reads
+By itself that is a run in which the mirrors and suites are there already, with one kind of failure of its reads
 and a sample of its writes, which move on every day (``MUSTER_SEED`` chooses). ``MUSTER_ALL_CALLS=1`` tries all
 writes of a whole run, and in addition every single read that never gets an answer; ``MUSTER_ALL_CALLS=writes``
 leaves those out.
