@@ -79,8 +79,9 @@ class Relay:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:
-        """End every connection as a dead link does; new ones are let through."""
-        for link in self._links:
+        """End every connection as a dead link does; new ones are let through, also those that come meanwhile."""
+        links, self._links = self._links, []
+        for link in links:
             with contextlib.suppress(OSError):
                 link.shutdown(socket.SHUT_RDWR)
 
