@@ -71,6 +71,7 @@ def test_state_survives_a_stop(server: EmbeddedForge, own: ForgeUnderTest) -> No
     """Everything that was answered is still so after stop and start."""
     remote = own.new_repo({"a": "1"})
     own.new_pull(remote, {"b": "1"})
+    own.until(lambda: own.pull(remote, 1)["mergeable"], "checked for conflicts")
     comment = own.api().post(remote.api + "/issues/1/comments", json={"body": "x"}).json()
     own.api().post(remote.api + "/statuses/main", json={"state": "success", "context": "c"})
     own.api().post(remote.api + "/branch_protections", json={"rule_name": "main"})
