@@ -160,7 +160,8 @@ def test_lists_without_state_hold_everything(forge: ForgeUnderTest) -> None:
     assert forge.api().get(path, params={"state": "open", "limit": 1}).headers["X-Total-Count"] == "2"
     assert numbers(base_branch="other") == set() or forge.before(1, 24), "not looked at before"
     assert numbers(poster="autonomic-bot") == {1, 2, 3}
-    assert forge.api().get(path, params={"poster": "nobody"}).status_code == 400
+    unknown = forge.api().get(path, params={"poster": "nobody"})
+    assert unknown.status_code == (200 if forge.before(1, 23) else 400)
 
 
 def test_editing_a_pull_request(forge: ForgeUnderTest) -> None:
