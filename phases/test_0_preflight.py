@@ -51,7 +51,8 @@ def test_the_token_has_the_scope(scope: str, preflight: Preflight, expect: Expec
         )
         return
     expect.known(
-        preflight.missing_scopes is not None, "write scopes are asked for by a run that writes, of a forge that answers"
+        preflight.missing_scopes is not None,
+        "write scopes are asked for by a run that writes, of a forge that answers",
     )
     missing = preflight.missing_scopes or ()
     expect.true(

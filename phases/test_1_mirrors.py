@@ -66,9 +66,7 @@ def test_its_head_is_upstreams_head(recipe: str, run: Run, mirrors: Mirrors, exp
     expect.read(f"mirror {recipe}")
     if (late := run.behind.get(recipe)) and late.tolerated:
         grace_h = run.site.limits.mirror_grace_h
-        expect.true(
-            "the head of its main", True, expected=f"upstream's for all but {grace_h} h", seen=late.words
-        )
+        expect.true("the head of its main", True, expected=f"upstream's for all but {grace_h} h", seen=late.words)
         return
     mirror, upstream = mirrors.survey.mirrors.get(recipe), mirrors.survey.upstreams.get(recipe)
     url = f"{run.site.forge.url}/{run.world.mirror(recipe)}.git"

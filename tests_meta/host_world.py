@@ -49,9 +49,7 @@ def commit(repository: Path, files: Mapping[str, bytes], *, extra: str = "") -> 
     script = head + contents + extra.encode() + b"\n"
     git = ["git", "-C", str(repository)]
     subprocess.run([*git, "fast-import", "--quiet"], input=script, check=True)
-    return subprocess.run(
-        [*git, "rev-parse", "main"], check=True, capture_output=True, text=True
-    ).stdout.strip()
+    return subprocess.run([*git, "rev-parse", "main"], check=True, capture_output=True, text=True).stdout.strip()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -273,6 +271,4 @@ def execute(client: paramiko.SSHClient, script: str, *, given: bytes = b"", limi
     assert channel.status_event.wait(limit_s), f"{script}: no end within {limit_s} s"
     status = channel.exit_status
     channel.close()
-    return Answer(
-        status, b"".join(pieces).decode(errors="replace"), b"".join(errors).decode(errors="replace")
-    )
+    return Answer(status, b"".join(pieces).decode(errors="replace"), b"".join(errors).decode(errors="replace"))

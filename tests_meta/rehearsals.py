@@ -125,7 +125,9 @@ def muster(
     cache = tempfile.mkdtemp(prefix="muster-cache-")
     words = [*phases, "-o", f"cache_dir={cache}", "--reports", str(folder), *arguments]
     try:
-        if not (cold or prefix or before or cwd != ROOT or any(not name.startswith("MUSTER_") for name in env or ())):
+        if not (
+            cold or prefix or before or cwd != ROOT or any(not name.startswith("MUSTER_") for name in env or ())
+        ):
             status, output = warm_runs.run(
                 [*WITHOUT, *words], cwd=cwd, env=environment(**(env or {})), limit_s=limit_s
             )
@@ -207,9 +209,7 @@ class Station:
     def start(self, *faults: str) -> None:
         """Start the world that is laid out, or a new one of the night where there is none."""
         self.end()
-        self._running = rehearsal_world.start(
-            folder=self.world, pace=PACE, faults=faults, parts=self.parts
-        )
+        self._running = rehearsal_world.start(folder=self.world, pace=PACE, faults=faults, parts=self.parts)
 
     def end(self) -> None:
         if self._running:
@@ -241,9 +241,7 @@ class Station:
         self.end()
         return muster("--world", str(self.world), *arguments, **options)
 
-    def visit(
-        self, *arguments: str, roster: Path | None = None, site: Path | None = None, **options: Any
-    ) -> Ran:
+    def visit(self, *arguments: str, roster: Path | None = None, site: Path | None = None, **options: Any) -> Ran:
         """A run against the world that runs, by its site file, as against a real system."""
         assert self._running is not None
         where = ("--site", str(site or self.site), "--roster", str(roster or self.roster))

@@ -16,9 +16,7 @@ CCCI = Path(__file__).parents[1] / "fixtures" / "rehearsal" / "ccci" / "tests"
 
 
 def folder(recipe: str) -> dict[str, bytes]:
-    found = (
-        path for path in (CCCI / recipe).rglob("*") if path.is_file() and "__pycache__" not in path.parts
-    )
+    found = (path for path in (CCCI / recipe).rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     return {path.relative_to(CCCI / recipe).as_posix(): path.read_bytes() for path in found}
 
 
@@ -115,9 +113,7 @@ def test_what_cc_ci_allows_is_no_difference(template: Template, changes: dict[st
         ({"integration__test_b_py": GOOD}, "integration is no part of a suite"),
     ],
 )
-def test_each_way_to_be_wrong_in_silence_is_named(
-    template: Template, changes: dict[str, str], said: str
-) -> None:
+def test_each_way_to_be_wrong_in_silence_is_named(template: Template, changes: dict[str, str], said: str) -> None:
     """One thing is wrong, and exactly that is said."""
     (difference,) = found(template, **changes)
     assert said in difference

@@ -160,7 +160,11 @@ def test_a_build_means_the_same(
         mine, theirs = embedded[name].json(), real[name].json()
         assert {key: mine.get(key) for key in said} == {key: theirs.get(key) for key in said}, name
     steps = [
-        [(step["name"], step["status"], step["exit_code"]) for stage in one.json()["stages"] for step in stage["steps"]]
+        [
+            (step["name"], step["status"], step["exit_code"])
+            for stage in one.json()["stages"]
+            for step in stage["steps"]
+        ]
         for one in (embedded["the build"], real["the build"])
     ]
     assert steps[0] == steps[1] != []

@@ -282,7 +282,11 @@ def test_commits_of_a_path(forge: ForgeUnderTest) -> None:
     assert len(forge.api().get(path, params={"path": "b"}).json()) == 1
     assert forge.api().get(path, params={"path": "nothing"}).status_code == 404
     unknown = forge.api().get(path, params={"sha": "nothing"})
-    assert unknown.status_code == 500 if forge.before(1, 23) else (unknown.status_code, unknown.json()) == (404, None)
+    assert (
+        unknown.status_code == 500
+        if forge.before(1, 23)
+        else (unknown.status_code, unknown.json()) == (404, None)
+    )
     assert forge.api().get(path, params={"sha": "nothing", "path": "a"}).status_code == 500
     senseless = forge.api().get(path, params={"since": "yesterday"})
     assert senseless.status_code == (200 if forge.before(1, 25) else 422)

@@ -69,9 +69,7 @@ def test_what_a_plan_foresees_is_neither_passed_nor_forgotten(reason: str) -> No
 
 @given(
     st.lists(
-        st.tuples(
-            st.sampled_from([None, "ghost", "immich"]), st.sampled_from(["passed", "failed", "skipped"])
-        )
+        st.tuples(st.sampled_from([None, "ghost", "immich"]), st.sampled_from(["passed", "failed", "skipped"]))
     )
 )
 def test_a_gate_never_opens_on_nothing(notes: list[tuple[str | None, str]]) -> None:
@@ -173,9 +171,7 @@ def test_a_module_brings_the_modules_before_it() -> None:
 @pytest.mark.parametrize(
     "arguments", [["phases/test_0_preflight.py"], ["phases"], [], ["tests_meta/test_site.py"]]
 )
-def test_nothing_is_added_where_nothing_is_missing(
-    arguments: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_added_where_nothing_is_missing(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """The first phase, the whole folder, nothing at all, or tests of something else."""
     monkeypatch.chdir(ROOT)
     assert earlier_phases(arguments, PHASES) == []

@@ -214,9 +214,7 @@ def source(forge: ForgeUnderTest) -> Repository:
     return forge.new_repo({"compose.yml": "version: '3.8'\n"})
 
 
-def test_refs_of_a_private_repository_are_read_with_the_token(
-    forge: ForgeUnderTest, source: Repository
-) -> None:
+def test_refs_of_a_private_repository_are_read_with_the_token(forge: ForgeUnderTest, source: Repository) -> None:
     """One request; the same as git sees. One that is not there is None."""
     with http_to(forge, "operator") as http:
         refs = advertised_refs(http, f"{source.owner}/{source.name}")
@@ -264,9 +262,7 @@ def test_a_push_is_all_or_nothing(forge: ForgeUnderTest, source: Repository, wor
     head, target = source.head(), forge.new_repo({"theirs": "x"})
     workspace.fetch(remote(source), ["refs/heads/main"], store="ghost")
     with pytest.raises(Conflict):
-        workspace.push(
-            remote(target), "ghost", [("refs/heads/main", OTHER, head), ("refs/tags/v1", ZERO, head)]
-        )
+        workspace.push(remote(target), "ghost", [("refs/heads/main", OTHER, head), ("refs/tags/v1", ZERO, head)])
     with http_to(forge, "operator") as http:
         refs = advertised_refs(http, f"{target.owner}/{target.name}")
     assert refs is not None
@@ -360,9 +356,7 @@ def test_a_fetch_that_breaks_is_unreachable(
         workspace.fetch(remote(source), ["refs/heads/main"], store="ghost")
 
 
-def test_git_processes_have_a_time_limit(
-    embedded: ForgeUnderTest, source: Repository, tmp_path: Path
-) -> None:
+def test_git_processes_have_a_time_limit(embedded: ForgeUnderTest, source: Repository, tmp_path: Path) -> None:
     """A server that says nothing: a fetch is given up, a push has an unknown outcome."""
     hasty, target, started = Workspace(tmp_path / "hasty", limit_s=2), embedded.new_repo(), time.monotonic()
     hasty.fetch(remote(source), ["refs/heads/main"], store="ghost")
@@ -375,9 +369,7 @@ def test_git_processes_have_a_time_limit(
     assert time.monotonic() - started < 15, "git was told to end, and its helper was waited for"
 
 
-@pytest.mark.parametrize(
-    "url", ["ext::sh -c touch% {mark}", "file://{bare}", "{bare}", "ssh://127.0.0.1/x.git"]
-)
+@pytest.mark.parametrize("url", ["ext::sh -c touch% {mark}", "file://{bare}", "{bare}", "ssh://127.0.0.1/x.git"])
 def test_only_http_and_https_are_spoken(real: Path, tmp_path: Path, workspace: Workspace, url: str) -> None:
     """A remote that is a command, a local path or another protocol is not followed."""
     mark = tmp_path / "mark"

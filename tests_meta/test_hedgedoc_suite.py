@@ -41,9 +41,7 @@ def functions(tree: ast.Module) -> Iterator[ast.FunctionDef]:
 
 
 ALL_TESTS = frozenset(
-    test.name
-    for path in SUITE.glob("functional/test_*.py")
-    for test in functions(ast.parse(path.read_text()))
+    test.name for path in SUITE.glob("functional/test_*.py") for test in functions(ast.parse(path.read_text()))
 )
 HEALTH = {
     "test_health_says_ready",
@@ -116,9 +114,7 @@ def on(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[d
 
     def run(options: dict[str, Any]) -> SuiteRun:
         with servers.hedgedoc(**options) as domain:
-            return run_suite(
-                domain, ca=servers.files.ca, report=tmp_path_factory.mktemp("report") / "junit.xml"
-            )
+            return run_suite(domain, ca=servers.files.ca, report=tmp_path_factory.mktemp("report") / "junit.xml")
 
     pool = ThreadPoolExecutor(max_workers=4)
     yield {name: pool.submit(run, options) for name, options in SCENARIOS.items()}

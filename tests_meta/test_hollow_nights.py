@@ -55,7 +55,9 @@ def test_it_is_refused_or_red_before_a_world_is_started(how: str, tmp_path: Path
     assert not list(tmp_path.glob("reports/runs/*/summary.json"))
 
 
-@pytest.mark.parametrize("text", [EMPTY_ROSTER, "", "canaries = ['ghost']\n"], ids=["empty", "no words", "no recipes"])
+@pytest.mark.parametrize(
+    "text", [EMPTY_ROSTER, "", "canaries = ['ghost']\n"], ids=["empty", "no words", "no recipes"]
+)
 def test_an_empty_roster_is_refused(text: str, tmp_path: Path) -> None:
     """One sentence that names the file and the key."""
     roster = tmp_path / "roster.toml"

@@ -366,14 +366,10 @@ def test_a_section_cannot_change_the_ones_after_it(host: HostWriter) -> None:
     ),
     data=st.data(),
 )
-def test_a_cut_answer_is_never_taken_for_a_whole_one(
-    texts: list[tuple[str, int]], data: st.DataObject
-) -> None:
+def test_a_cut_answer_is_never_taken_for_a_whole_one(texts: list[tuple[str, int]], data: st.DataObject) -> None:
     """Whole: every section as it was said. Cut anywhere inside: unreachable, or at most the last status is shorter."""
     commands = {f"part-{number}": "" for number in range(len(texts))}
-    pieces = [
-        f"\x1e{name}\x1f{text}\x1f{status}" for name, (text, status) in zip(commands, texts, strict=True)
-    ]
+    pieces = [f"\x1e{name}\x1f{text}\x1f{status}" for name, (text, status) in zip(commands, texts, strict=True)]
     whole = "motd\n" + "".join(pieces)
     found = sections.parse(whole, commands, where="host")
     assert [(found[name].text, found[name].status) for name in commands] == texts

@@ -68,9 +68,7 @@ def test_exit_status_and_both_outputs_arrive(host: HostWorld) -> None:
 
 def test_much_output_on_both_streams(host: HostWorld) -> None:
     """Three megabytes on each stream arrive whole."""
-    answer = host.run(
-        "head -c 3000000 /dev/zero | tr '\\0' x & head -c 3000000 /dev/zero | tr '\\0' y >&2; wait"
-    )
+    answer = host.run("head -c 3000000 /dev/zero | tr '\\0' x & head -c 3000000 /dev/zero | tr '\\0' y >&2; wait")
     assert (answer.out.count("x"), answer.err.count("y"), answer.status) == (3_000_000, 3_000_000, 0)
 
 
@@ -156,9 +154,7 @@ def test_stop_and_time_limit_end_every_process(host: HostWorld) -> None:
     host.until("ps -eo args | grep -c '^sleep 471[12]'", "2")
     host.out("systemctl stop tree")
     assert host.run("ps -eo args | grep -c '^sleep 471[12]'").out.strip() == "0"
-    host.out(
-        f'systemd-run --quiet --unit=late --service-type=exec -p RuntimeMaxSec=200ms -r sh -c "{script}"'
-    )
+    host.out(f'systemd-run --quiet --unit=late --service-type=exec -p RuntimeMaxSec=200ms -r sh -c "{script}"')
     host.until("systemctl show -p Result --value late", "timeout")
     host.until("systemctl show -p ActiveState --value late", "failed")
     host.until("ps -eo args | grep -c '^sleep 471[12]'", "0")
@@ -295,9 +291,7 @@ def test_stores_can_be_removed(host: HostWorld) -> None:
     copy = host.settings.root / "copy"
     shutil.copytree(host.paths.store, copy, symlinks=True)
     make_removable(copy)
-    assert all(
-        path.stat().st_mode & 0o200 for path in copy.rglob("*") if path.is_dir() and not path.is_symlink()
-    )
+    assert all(path.stat().st_mode & 0o200 for path in copy.rglob("*") if path.is_dir() and not path.is_symlink())
     remove(copy)
     assert not copy.exists()
 

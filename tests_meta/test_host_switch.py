@@ -49,9 +49,7 @@ class Switch:
             "systemctl stop switch.service 2>/dev/null; "
             f"{PROFILE} --switch-generation 42 && {self.home}/bin/switch-to-configuration switch"
         )
-        world.out(
-            f"systemd-run -q --unit=revert --on-active={dead_man_s} -E HOME=$HOME sh -c '{self.revert}'"
-        )
+        world.out(f"systemd-run -q --unit=revert --on-active={dead_man_s} -E HOME=$HOME sh -c '{self.revert}'")
 
     def start(self, *, limit_s: float = 60.0) -> None:
         script = f"{PROFILE} --set {self.built} && exec {self.built}/bin/switch-to-configuration switch"
@@ -150,9 +148,7 @@ def test_nixos_rebuild_does_the_same(world: HostWorld) -> None:
 def disarmed(world: HostWorld) -> bool:
     """Has the service manager taken the revert's timer away?"""
     entries = (json.loads(line) for line in world.paths.journal.read_text().splitlines())
-    return any(
-        entry["unit"] == "revert.timer" and entry["message"].startswith("Stopped") for entry in entries
-    )
+    return any(entry["unit"] == "revert.timer" and entry["message"].startswith("Stopped") for entry in entries)
 
 
 def test_wrong_machine_s_system_ends_in_emergency_mode(world: HostWorld) -> None:
@@ -173,7 +169,9 @@ def test_nothing_is_left_when_the_host_is_off(world: HostWorld) -> None:
     world.until(STATE, "running")
     world.out('systemd-run -q --unit=left --service-type=exec sh -c "setsid sleep 4713 & exec sleep 4713"')
     execute(world.connect(), "(setsid sleep 4713 >/dev/null 2>&1 </dev/null &)")
-    until(lambda: sum("sleep 4713" in one for one in world.left_over()) == 3, "a service's two and a session's one")
+    until(
+        lambda: sum("sleep 4713" in one for one in world.left_over()) == 3, "a service's two and a session's one"
+    )
     world.stop()
     until(lambda: world.left_over() == [], f"no process of {world.paths.root}")
 

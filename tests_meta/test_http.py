@@ -57,9 +57,7 @@ def test_a_read_returns_what_the_server_said(http: Http, server: LittleServer) -
     assert http.requests == 1
 
 
-@pytest.mark.parametrize(
-    "lost", [*LOST, Answer(500), Answer(502)], ids=["reset", "closed", "cut", "500", "502"]
-)
+@pytest.mark.parametrize("lost", [*LOST, Answer(500), Answer(502)], ids=["reset", "closed", "cut", "500", "502"])
 def test_a_read_is_repeated_when_nobody_answers(http: Http, server: LittleServer, lost: Answer | str) -> None:
     """A reset, a closed connection, half an answer or a 5xx is followed by another try, which counts."""
     server.will(lost)
@@ -317,9 +315,9 @@ def test_connections_are_pooled_and_bounded(http: Http, server: LittleServer) ->
 
     server.hold = hold
     with ThreadPoolExecutor(40) as pool:
-        assert {
-            http_answer.status_code for http_answer in pool.map(lambda n: http.get(f"/{n}"), range(96))
-        } == {200}
+        assert {http_answer.status_code for http_answer in pool.map(lambda n: http.get(f"/{n}"), range(96))} == {
+            200
+        }
     assert server.most_at_once == POOL_SIZE == 16
     assert server.connections == POOL_SIZE
     assert http.requests == 96

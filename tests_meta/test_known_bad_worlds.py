@@ -91,9 +91,7 @@ def test_each_recipe_can_fail_alone(converged: Station) -> None:
     site, roster = load_site(converged.site), load_roster(converged.roster)
     world = reading(site, resolve(site))
     for recipe in roster.names:
-        with converged.breaking(
-            {"listener": "upstream", "path": f"/{recipe}\\.git/", "action": "status:404"}
-        ):
+        with converged.breaking({"listener": "upstream", "path": f"/{recipe}\\.git/", "action": "status:404"}):
             survey = take(world, roster)
         assert set(roster.names) - set(survey.upstreams) == {recipe}
         assert survey.problems == {}
@@ -137,10 +135,14 @@ def test_a_poll_set_that_is_short_of_one_in_git_is_drift(converged: Station, tmp
     assert {"it is in the poll set: plausible", "the poll set is exactly the roster"} <= ran.failed
     assert {title for title in ran.failed if ": " in title} == {"it is in the poll set: plausible"}
     assert "it is in the poll set: ghost" in ran.titles("passed")
-    assert [one for one in ran.titles("skipped") if "verdict" in one] == [], "drift keeps the rest from being checked"
+    assert [one for one in ran.titles("skipped") if "verdict" in one] == [], (
+        "drift keeps the rest from being checked"
+    )
     assert ran.folder is not None
     (task,) = [one for one in tasks(load(ran.folder)) if one.key == "planned"]
-    assert task.what.startswith(f"Drift in {len(ran.failed)} assertions, the first: it is in the poll set: plausible.")
+    assert task.what.startswith(
+        f"Drift in {len(ran.failed)} assertions, the first: it is in the poll set: plausible."
+    )
     assert "without `--health`" in task.do
 
 
@@ -228,9 +230,7 @@ def test_a_verdict_that_is_older_than_the_suite_proves_nothing(station: Station)
         _, pull = eyes.api(f"/repos/{eyes.settings.org}/cc-ci/pulls/1")
         _, statuses = eyes.api(f"/repos/{eyes.settings.org}/cc-ci/statuses/{pull['head']['sha']}")
     assert pull["merged"] is False
-    assert "success" in [s["status"] for s in statuses if s["context"] == "cc-ci/testme"], (
-        "nothing tempted it"
-    )
+    assert "success" in [s["status"] for s in statuses if s["context"] == "cc-ci/testme"], "nothing tempted it"
     assert "the carried suite is in ccci: hedgedoc" in ran.failed
     assert ran.summary["recipes"]["hedgedoc"]["covered"] is False
     assert ran.summary["recipes"]["hedgedoc"]["green"] is not True

@@ -174,7 +174,9 @@ def test_a_red_after_the_first_look_is_new_until_it_is_green_or_in_the_roster(
         return f"{standings['calm'].kind} {standings['calm'].since:%d}"
 
     assert night(0) == "green 01"
-    red = Planted(number=300, recipe="calm", head=main, hours=-10, status=model.FAILURE, tests=FAIL, suite="6" * 40)
+    red = Planted(
+        number=300, recipe="calm", head=main, hours=-10, status=model.FAILURE, tests=FAIL, suite="6" * 40
+    )
     assert night(1, red) == "new-red 02"
     assert night(2) == "new-red 02"
     machine = Planted(number=301, recipe="calm", head=main, hours=-60, status=model.FAILURE, log=LIMIT, tests={})

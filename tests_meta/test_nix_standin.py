@@ -136,9 +136,7 @@ def together(expressions: list[str]) -> str:
 
 def test_language_gives_the_values_that_it_defines(place: Path) -> None:
     """Every expression of the table has its value."""
-    done = stand_in(
-        place, "nix-instantiate", "--eval", "--strict", "--json", "-E", together(list(EXPRESSIONS))
-    )
+    done = stand_in(place, "nix-instantiate", "--eval", "--strict", "--json", "-E", together(list(EXPRESSIONS)))
     assert done.returncode == 0, done.stderr
     for (expression, wanted), value in zip(EXPRESSIONS.items(), json.loads(done.stdout), strict=True):
         assert value == wanted, expression
@@ -151,9 +149,7 @@ def test_table_is_what_nix_says(place: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == list(EXPRESSIONS.values())
     for expression in REFUSED:
-        assert real(place, "nix-instantiate", "--eval", "--strict", "-E", expression).returncode == 1, (
-            expression
-        )
+        assert real(place, "nix-instantiate", "--eval", "--strict", "-E", expression).returncode == 1, expression
 
 
 @pytest.mark.parametrize("expression", REFUSED)
@@ -206,9 +202,7 @@ def contents(system: str) -> dict[str, str]:
 @pytest.mark.skipif(shutil.which("nix") is None, reason="nix is not installed here")
 def test_system_is_the_one_that_nix_builds(place: Path) -> None:
     """Stand-in and nix build a system of the same files with the same contents, from the same checkout."""
-    flake = (
-        f"git+file://{checkout(place)}?submodules=1#nixosConfigurations.cc-ci.config.system.build.toplevel"
-    )
+    flake = f"git+file://{checkout(place)}?submodules=1#nixosConfigurations.cc-ci.config.system.build.toplevel"
     built = []
     for done in (
         stand_in(place, "nix", "build", "--no-link", "--json", flake),

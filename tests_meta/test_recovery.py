@@ -34,7 +34,15 @@ def standing_still(lane: Lane, folder: Path, *arguments: str) -> Iterator[subpro
     """A muster that has begun its record in `folder`/first and stands still, until the block is over."""
     folder.mkdir(exist_ok=True)
     names = folder / "boundaries"
-    arguments = ("--site", str(lane.site), "--roster", str(lane.roster), "-p", "tests_meta.crash_plugin", *arguments)
+    arguments = (
+        "--site",
+        str(lane.site),
+        "--roster",
+        str(lane.roster),
+        "-p",
+        "tests_meta.crash_plugin",
+        *arguments,
+    )
     process = subprocess.Popen(
         command("phases/", *arguments, "--reports", str(folder / "first"), "-o", f"cache_dir={folder / 'cache'}"),
         cwd=ROOT,

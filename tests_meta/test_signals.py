@@ -55,9 +55,7 @@ def test_in_the_middle_of_the_mirrors_no_half_mirror_stays(stopped: Mapping[str,
     assert live_differs(seen.before, seen.after) == []
     for name in set(seen.after.forge) & set(seen.after.upstream):
         mirror, upstream = seen.after.forge[name], seen.after.upstream[name]
-        whole = {
-            ref: mirror.get(ref) == sha for ref, sha in upstream.items() if not ref.startswith("refs/pull")
-        }
+        whole = {ref: mirror.get(ref) == sha for ref, sha in upstream.items() if not ref.startswith("refs/pull")}
         assert all(whole.values()) or mirror == seen.before.forge.get(name), name
 
 

@@ -289,7 +289,9 @@ def test_a_scope_that_is_missing_is_named_in_the_table(night: Station, missing: 
     assert [name for name, line in rows.items() if line.endswith("has it")] == [s for s in every if s != missing]
 
 
-@pytest.mark.parametrize("scopes", ["all", "write:admin,write:organization,write:repository,write:issue,read:user"])
+@pytest.mark.parametrize(
+    "scopes", ["all", "write:admin,write:organization,write:repository,write:issue,read:user"]
+)
 def test_a_token_with_more_than_is_needed_is_told(night: Station, scopes: str) -> None:
     """It works, and it is not what to leave in a file for every night."""
     code, said = checked(night, site_with(night, "wide", (FORGE_TOKEN, token_with(night, scopes))))

@@ -185,9 +185,7 @@ def test_a_suite_unlike_the_template_is_one_finding_and_stops_nothing_else(world
     assert (gone_through(apply), kinds(apply), world.pulls(apply, "fjord")) == ({"fjord": "failed"}, [], [])
 
 
-def test_it_is_proven_on_the_recipe_where_cc_ci_cannot_test_its_own(
-    world: SuiteWorld, tmp_path: Path
-) -> None:
+def test_it_is_proven_on_the_recipe_where_cc_ci_cannot_test_its_own(world: SuiteWorld, tmp_path: Path) -> None:
     """`suite_proof = "recipe-pull-request"`: hedgedoc's suite is merged, then proven on hedgedoc's own #1."""
     (tmp_path / "hedgedoc").symlink_to(PAYLOAD / "hedgedoc")
     run = world.run(tmp_path, proof=ON_RECIPE)

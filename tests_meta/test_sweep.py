@@ -166,6 +166,7 @@ def test_no_call_that_fails_leaves_anything_half_done(
         wrong |= {point: found} if found else {}
     writes = sum(1 for call in calls if call.writes)
     record_property(
-        "count", f"calls of a run: {len(calls)}, {writes} of them write; {len(chosen)} broken (MUSTER_SEED={SEED})"
+        "count",
+        f"calls of a run: {len(calls)}, {writes} of them write; {len(chosen)} broken (MUSTER_SEED={SEED})",
     )
     assert wrong == {}

@@ -147,7 +147,16 @@ def quiet(verdict: str = "unchanged") -> Night:
 
 
 FIRST_NIGHT = frozenset(
-    {"sync-main", "sync-tags", "propose-suite", "describe-suite", "merge-suite", "enroll", "sync-checkout", "switch"}
+    {
+        "sync-main",
+        "sync-tags",
+        "propose-suite",
+        "describe-suite",
+        "merge-suite",
+        "enroll",
+        "sync-checkout",
+        "switch",
+    }
 )
 ENROLLED = frozenset({"create-mirror", "sync-main", "sync-tags", "enroll", "sync-checkout", "switch"})
 NIGHTS: tuple[Night, ...] = (
@@ -180,9 +189,7 @@ NIGHTS: tuple[Night, ...] = (
         told=frozenset({"said covered-but-unpolled"}),
     ),
     quiet(),
-    Night(
-        the_host_reboots_into_an_old_generation, verdict="converged", changes=frozenset({"switch"})
-    ),
+    Night(the_host_reboots_into_an_old_generation, verdict="converged", changes=frozenset({"switch"})),
     quiet(),
     Night(the_bridge_loses_one, verdict="converged", changes=frozenset({"restart-bridge"})),
     quiet(),

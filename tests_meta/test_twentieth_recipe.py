@@ -56,9 +56,7 @@ def test_a_bridge_that_was_not_replaced_is_red_and_rolled_back(
     station.end()
     assert "it was deployed or needed nothing" in ran.failed
     (said,) = [
-        line["message"]
-        for line in ran.of("assertion")
-        if line["title"] == "it was deployed or needed nothing"
+        line["message"] for line in ran.of("assertion") if line["title"] == "it was deployed or needed nothing"
     ]
     assert "polls the old set" in said or "task was not replaced" in said
     assert ran.summary["verdict"] == "rolled-back"

@@ -217,9 +217,7 @@ def test_the_summary_counts_what_the_world_holds(story: Story) -> None:
     assert summary["regressions"] == summary["planned"] == []
     assert set(CANARIES) | {"hedgedoc"} == set(summary["triggered"])
     assert [phase["phase"] for phase in summary["phases"]] == list(range(7))
-    assert all(
-        phase["passed"] and not phase["failed"] and not phase["skipped"] for phase in summary["phases"]
-    )
+    assert all(phase["passed"] and not phase["failed"] and not phase["skipped"] for phase in summary["phases"])
 
 
 def test_every_write_that_the_forge_saw_stands_in_the_record(story: Story) -> None:
@@ -346,10 +344,7 @@ def test_the_second_run_changes_nothing_and_asks_nobody(story: Story, eyes: Eyes
     assert story.repeated.ran.of("intent") == []
     assert story.repeated.world == story.applied.world
     assert [write for write in story.repeated.writes if "-muster-scope-probe" not in write] == []
-    assert (
-        len([build for build in eyes.builds() if build["event"] == "custom" and build["number"] > SEEDED])
-        == 4
-    )
+    assert len([build for build in eyes.builds() if build["event"] == "custom" and build["number"] > SEEDED]) == 4
 
 
 def test_the_second_run_checks_as_much_as_the_first(story: Story) -> None:

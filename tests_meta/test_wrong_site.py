@@ -37,9 +37,7 @@ def other_site(station: Station, name: str, *changes: tuple[str, str], secret: s
 def narrow_token(station: Station) -> str:
     """A token of the bot with every scope but one, made by an administrator of the forge."""
     store, token = Store(station.settings.forge_dir), secrets.token_hex(20)
-    store.create_token(
-        station.settings.bot, token, "write:organization,write:repository,read:issue,read:user"
-    )
+    store.create_token(station.settings.bot, token, "write:organization,write:repository,read:issue,read:user")
     store.close()
     return token
 

@@ -53,9 +53,7 @@ async def serve(*, directory: Path, port: int, target: tuple[str, int]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tests_meta.tls_front", description=__doc__)
-    parser.add_argument(
-        "directory", type=Path, help="where the certificates are made; SSL_CERT_FILE=<it>/ca.pem"
-    )
+    parser.add_argument("directory", type=Path, help="where the certificates are made; SSL_CERT_FILE=<it>/ca.pem")
     parser.add_argument("port", type=int, help="the port to take https on")
     parser.add_argument("host", help="the app's address")
     parser.add_argument("app_port", type=int, help="the app's port")
