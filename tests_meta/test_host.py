@@ -277,13 +277,15 @@ def test_a_proxy_command_is_used(far: Far) -> None:
 
 
 def test_what_is_held_ends_with_its_input(host: HostWriter, far: Far) -> None:
-    """The lock's holder lives while we do, and ends when we let go."""
-    held = host.hold("echo $$; exec cat >/dev/null")
+    """The lock's holder lives and answers while we do, and ends when we let go."""
+    held = host.hold("echo $$; exec cat")
     pid = int(held.first_line(limit_s=LIMIT_S))
-    assert held.alive
+    assert held.answers(limit_s=LIMIT_S)
+    assert held.answers(limit_s=LIMIT_S)
     assert Path(f"/proc/{pid}").exists()
     held.end()
     until(lambda: not Path(f"/proc/{pid}").exists(), what="the holder gone")
+    assert not held.answers(limit_s=LIMIT_S)
 
 
 HOLDER = """

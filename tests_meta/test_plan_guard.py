@@ -101,7 +101,7 @@ def test_what_it_does_not_hold_is_refused(wanted: Intended, world: dict[str, Any
 def test_a_refused_change_leaves_no_intent(tmp_path: Path) -> None:
     """The journal asks before it writes the intent, so nothing looks begun, and the block is never entered."""
     journal, entered = Journal(tmp_path / "journal.jsonl"), []
-    journal.guard = guard(run(), plan())
+    journal.guards.append(guard(run(), plan()))
 
     def write(kind: str) -> None:
         with journal.change(kind, GHOST, before=None, after=None, undo={}, by_hand="nothing"):

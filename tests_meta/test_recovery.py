@@ -14,7 +14,7 @@ import pytest
 from fixtures.journal import FILE_NAME, read
 from tests_meta.ci_world import until
 from tests_meta.eyes import Eyes
-from tests_meta.fault_lanes import SEEDED, Lane, left_behind, live_differs
+from tests_meta.fault_lanes import MIRRORED, SEEDED, Lane, left_behind, live_differs
 from tests_meta.rehearsals import LIMIT_S, ROOT, command, environment
 
 HELD = "before line 3 "
@@ -30,8 +30,10 @@ def lane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lane]:
 
 
 @contextmanager
-def standing_still(lane: Lane, folder: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A muster that has begun its record in `folder`/first and stands still, until the block is over."""
+def standing_still(
+    lane: Lane, folder: Path, *arguments: str, at: str = HELD
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A muster that has begun its record in `folder`/first and stands still at a boundary, until the block is over."""
     folder.mkdir(exist_ok=True)
     names = folder / "boundaries"
     arguments = (
@@ -46,13 +48,13 @@ def standing_still(lane: Lane, folder: Path, *arguments: str) -> Iterator[subpro
     process = subprocess.Popen(
         command("phases/", *arguments, "--reports", str(folder / "first"), "-o", f"cache_dir={folder / 'cache'}"),
         cwd=ROOT,
-        env=environment(MUSTER_STOP_AT=HELD, MUSTER_STOP_BY="STOP", MUSTER_BOUNDARIES=str(names)),
+        env=environment(MUSTER_STOP_AT=at, MUSTER_STOP_BY="STOP", MUSTER_BOUNDARIES=str(names)),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     arrived = "the first muster at its boundary"
-    until(lambda: names.exists() and HELD in names.read_text(), within_s=LIMIT_S, what=arrived)
+    until(lambda: names.exists() and at in names.read_text(), within_s=LIMIT_S, what=arrived)
     yield process
     if process.poll() is None:
         os.kill(process.pid, signal.SIGKILL)
@@ -134,3 +136,38 @@ def test_a_run_that_was_refused_leaves_nothing_to_settle(
     again = lane.visit("--recover", reports=reports).demand(0)
     assert "settling" not in again.output
     assert live_differs(before, lane.sight()) == []
+
+
+@pytest.fixture
+def spoilt(lane: Lane) -> Iterator[Lane]:
+    """A world of its own in which the mirrors are there, for one test to change; the shared one comes back after it."""
+    lane.begin(MIRRORED)
+    yield lane
+    lane.begin(SEEDED)
+
+
+def test_the_lock_is_held_to_the_last_write(spoilt: Lane, tmp_path: Path) -> None:
+    """A run whose switch is confirmed, over a new connection, still has it when it asks for verdicts; then it goes on
+    to its end."""
+    with standing_still(spoilt, tmp_path, at="act testme-comment") as first:
+        second = spoilt.visit(reports=tmp_path / "second").demand(13)
+        assert f"pid {first.pid} " in second.output
+        first.send_signal(signal.SIGCONT)
+        assert first.wait() == 0
+    assert spoilt.sight().left == ()
+
+
+def test_nothing_is_deployed_below_a_revert_that_somebody_else_armed(spoilt: Lane, tmp_path: Path) -> None:
+    """A run was killed in its switch, and its record is on a machine that is gone. The next one from elsewhere is
+    withheld while the dead one's revert is armed; when that is over, it converges."""
+    before = spoilt.sight()
+    with standing_still(spoilt, tmp_path, at="wrote HostWriter.act ( test ") as first:
+        first.kill()
+        first.wait()
+        until(lambda: "the lock" not in str(spoilt.sight().left), what="the lock gone")
+        second = spoilt.visit(reports=tmp_path / "second").demand(13)
+        assert "of another run is there" in second.output
+        gone = "the dead run's revert over"
+        until(lambda: not spoilt.sight().left, within_s=LIMIT_S, what=gone)
+        assert spoilt.sight().host["running"] == before.host["running"]
+        spoilt.visit(reports=tmp_path / "second").demand(0)
