@@ -47,7 +47,7 @@ def make(site: Site) -> Iterator[Make]:
 
 def holders(site: Site) -> list[int]:
     """The processes on the host that have the lock's file open."""
-    path = site.host.path(f"/run/lock/muster-{site.name}.lock")
+    path = site.host.path("/run/lock/muster.lock")
     found = set()
     for link in glob.glob("/proc/[0-9]*/fd/*"):
         with suppress(OSError):  # it has ended meanwhile, or is none of ours
@@ -74,6 +74,15 @@ def test_it_is_held_until_it_is_let_go(make: Make, site: Site) -> None:
     until(lambda: not holders(site), what="the first one's session gone")
     second.take()
     assert second.demand() is False
+
+
+def test_it_is_one_for_the_host_whatever_a_site_file_calls_it(make: Make, site: Site) -> None:
+    """Two people's site files have two names for the same machine."""
+    make("first").take()
+    elsewhere = replace(site, name="elsewhere")
+    second = Lock(host_to_write(elsewhere, resolve(elsewhere)), elsewhere, run="second")
+    with pytest.raises(Withheld, match="run first"):
+        second.take()
 
 
 def test_it_outlasts_the_connections_of_the_work(make: Make, site: Site) -> None:
@@ -143,7 +152,7 @@ def test_a_session_of_ones_own_that_cannot_be_reached_keeps_others_out(make: Mak
 def test_another_machine_gets_no_lock_and_no_file(make: Make, site: Site, night: Station) -> None:
     """It is asked who it is before its file is touched, the second time too."""
     path, identity = (
-        site.host.path(f"/run/lock/muster-{site.name}.lock"),
+        site.host.path("/run/lock/muster.lock"),
         night.settings.host_dir / "etc/machine-id",
     )
     first, was = make("first"), identity.read_text()

@@ -73,7 +73,7 @@ def test_a_second_muster_is_refused_and_told_by_whom(
 ) -> None:
     """Exit 13, nothing written; it says who holds the lock, since when, and how to take over from a dead one."""
     before = lane.sight()
-    assert before.left == ("the lock muster-rehearsal.lock",)
+    assert before.left == ("the lock muster.lock",)
     second = lane.visit(reports=tmp_path / "second").demand(13)
     assert f"pid {first.pid} " in second.output
     assert " since 20" in second.output
@@ -154,6 +154,19 @@ def test_the_lock_is_held_to_the_last_write(spoilt: Lane, tmp_path: Path) -> Non
         assert f"pid {first.pid} " in second.output
         first.send_signal(signal.SIGCONT)
         assert first.wait() == 0
+    assert spoilt.sight().left == ()
+
+
+def test_a_run_that_slept_in_its_switch_wakes_up_to_a_host_that_went_back(spoilt: Lane, tmp_path: Path) -> None:
+    """A lid was closed for longer than the revert waits: nothing is confirmed afterwards, and all is as it was."""
+    before = spoilt.sight()
+    with standing_still(spoilt, tmp_path, at="wrote HostWriter.act ( test ") as first:
+        until(
+            lambda: spoilt.sight().left == ("the lock muster.lock",), within_s=LIMIT_S, what="the revert was made"
+        )
+        first.send_signal(signal.SIGCONT)
+        assert first.wait() == 11
+    assert live_differs(before, spoilt.sight()) == []
     assert spoilt.sight().left == ()
 
 
