@@ -256,6 +256,17 @@ def test_a_write_is_put_off_once_at_most(http: Http, server: LittleServer) -> No
     assert len(server.asked) == 3
 
 
+def test_a_site_says_how_long_a_write_may_be_put_off(server: LittleServer) -> None:
+    """A server that asks for more than that is not waited for at all."""
+    impatient = Http("forge", server.url, timeout_s=5, retry_after_s=1)
+    server.will(Answer(429, headers={"Retry-After": "2"}), Answer(429, headers={"Retry-After": "1"}), Answer(201))
+    with pytest.raises(Busy):
+        impatient.send("POST", "/pulls", {}, answers=(201,))
+    impatient.send("POST", "/pulls", {}, answers=(201,))
+    assert len(server.asked) == 3
+    impatient.close()
+
+
 def test_a_refused_write_says_so(http: Http, server: LittleServer) -> None:
     """403: a right is missing; nothing was written."""
     server.will_say({"message": "user should have permission"}, 403)
