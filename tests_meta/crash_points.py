@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from fixtures.journal import FILE_NAME, changes_of, read
 from tests_meta.fault_lanes import Lane, Sight, converged_but, live_differs
 from tests_meta.film import Film, Picture, content_of, put_back
 from tests_meta.rehearsals import Ran
@@ -48,7 +49,11 @@ def settle(lane: Lane, film: Film, picture: Picture, way: str) -> list[str]:
         if way == ONWARD or finished:
             return judged(seen, finished=finished)
         other = content_of(lane) != film.content
-        return not_back(seen) + ["cc-ci's head holds other files than before"] * other
+        return [
+            *not_back(seen),
+            *["cc-ci's head holds other files than before"] * other,
+            *untrue(seen, picture.boundary),
+        ]
     finally:
         lane.end()
 
@@ -95,6 +100,21 @@ def unsettled(seen: Crash) -> list[str]:
     if last["type"] == "end" and last.get("settled_by") == seen.settled.folder.name:
         return []
     return [f"the killed run's journal ends with {last['type']}"]
+
+
+def untrue(seen: Crash, boundary: str) -> list[str]:
+    """What the killed run's journal says of changes that were all taken back, where the picture shows it to be wrong.
+
+    Whatever the last change had done is known: nothing right after its intent, all of it right after its outcome.
+    """
+    assert seen.killed.folder is not None
+    changes = changes_of(read(seen.killed.folder / FILE_NAME))
+    wrong = [f"{c.kind} is told as {c.undone}" for c in changes if c.undone not in ("undone", "not-needed")]
+    moment = boundary.rpartition(" ")[2] if boundary.startswith("after line") else ""
+    last = {"intent": "not-needed", "outcome": "undone"}.get(moment)
+    if changes and last and changes[-1].undone != last:
+        wrong.append(f"right after its {moment}, {changes[-1].kind} is told as {changes[-1].undone}")
+    return wrong
 
 
 def orphans(after: Sight) -> list[str]:
