@@ -59,8 +59,8 @@ TITLES = {
     "regression": "what worked before got worse",
     "undo": "a change was not taken back",
     "open": "nobody knows whether a change was made",
-    "settle": "what a killed run left was not taken back",
-    "unfinished": "a killed run was not settled",
+    "settle": "what an earlier run left was not taken back",
+    "unfinished": "an earlier run was not settled",
     "not-begun": "the run could not begin",
     "run": "the run did not end well",
 }

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from fixtures.journal import FILE_NAME, changes_of, read
+from fixtures.mirrors import CREATE
 from tests_meta.fault_lanes import Lane, Sight, converged_but, live_differs
 from tests_meta.film import Film, Picture, content_of, put_back
 from tests_meta.rehearsals import Ran
@@ -105,14 +106,16 @@ def unsettled(seen: Crash) -> list[str]:
 def untrue(seen: Crash, boundary: str) -> list[str]:
     """What the killed run's journal says of changes that were all taken back, where the picture shows it to be wrong.
 
-    Whatever the last change had done is known: nothing right after its intent, all of it right after its outcome.
+    Whatever the last change had done is known: nothing right after its intent, all of it right after its outcome. Of a
+    mirror that was created before in the same run, the creation alone is taken back.
     """
     assert seen.killed.folder is not None
     changes = changes_of(read(seen.killed.folder / FILE_NAME))
     wrong = [f"{c.kind} is told as {c.undone}" for c in changes if c.undone not in ("undone", "not-needed")]
     moment = boundary.rpartition(" ")[2] if boundary.startswith("after line") else ""
     last = {"intent": "not-needed", "outcome": "undone"}.get(moment)
-    if changes and last and changes[-1].undone != last:
+    created = [change.target for change in changes[:-1] if change.kind == CREATE]
+    if changes and last and changes[-1].target not in created and changes[-1].undone != last:
         wrong.append(f"right after its {moment}, {changes[-1].kind} is told as {changes[-1].undone}")
     return wrong
 

@@ -72,7 +72,7 @@ def shoot(lane: Lane, folder: Path, *, state: str = SEEDED) -> Film:
             number, boundary = next(each for each in reversed(passed) if durable(each[1]))
             target = folder / f"{number:0>4}"
             target.mkdir()
-            with _still(lane):
+            with still(lane):
                 camera.copy(lane.world, target / "world")
             camera.copy(reports, target / "reports")
             pictures.append(Picture(int(number), boundary, target))
@@ -145,7 +145,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 @contextmanager
-def _still(lane: Lane) -> Iterator[None]:
+def still(lane: Lane) -> Iterator[None]:
     """While the block runs, no process of the world does anything."""
     stopped: list[int] = []
     # A process may start another one while it is told to stop, and the signal takes effect a moment later.

@@ -15,6 +15,7 @@ from fixtures.journal import FILE_NAME, read
 from tests_meta.ci_world import until
 from tests_meta.eyes import Eyes
 from tests_meta.fault_lanes import MIRRORED, SEEDED, Lane, left_behind, live_differs
+from tests_meta.film import still
 from tests_meta.rehearsals import LIMIT_S, ROOT, command, environment
 
 HELD = "before line 3 "
@@ -168,6 +169,28 @@ def test_a_run_that_slept_in_its_switch_wakes_up_to_a_host_that_went_back(spoilt
         assert first.wait() == 11
     assert live_differs(before, spoilt.sight()) == []
     assert spoilt.sight().left == ()
+
+
+def test_a_rollback_that_the_network_did_not_let_happen_is_made_up_for(spoilt: Lane, tmp_path: Path) -> None:
+    """Between the enrollment and its deploy everything falls silent: exit 12, which says so. When the servers answer
+    again, a plan names what is owed, and ``--recover`` takes it back, once."""
+    before, reports = spoilt.sight(), tmp_path / "first"
+    with standing_still(spoilt, tmp_path, at="act sync-checkout") as first:
+        with still(spoilt):
+            first.send_signal(signal.SIGCONT)
+            assert first.wait() == 12
+        assert spoilt.sight().poll_set != before.poll_set
+    (journal,) = (reports / "runs").glob(f"*/{FILE_NAME}")
+    told = [line["do"] for line in read(journal).of("finding") if line["id"].startswith("still-worse")]
+    assert "look at the network from here first" in " ".join(told)
+    assert "could not take back" in spoilt.visit("--plan", reports=reports).demand(10).output
+    settled = spoilt.visit("--recover", reports=reports).demand(0)
+    assert f"settling {journal.parent.name}" in settled.output
+    assert spoilt.sight().poll_set == before.poll_set
+    assert live_differs(before, spoilt.sight()) == []
+    assert read(journal).of("end")[-1]["settled_by"] == settled.folder.name if settled.folder else False
+    assert "rollback-failed" in (journal.parent / "summary.json").read_text()
+    assert "settling" not in spoilt.visit("--recover", reports=reports).demand(0).output
 
 
 def test_nothing_is_deployed_below_a_revert_that_somebody_else_armed(spoilt: Lane, tmp_path: Path) -> None:

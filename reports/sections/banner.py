@@ -10,7 +10,7 @@ MODES = {
     "apply": "apply (writes)",
     "plan": "plan (writes nothing)",
     "health": "health check (writes nothing)",
-    "recover": "recover (settles what a killed run left)",
+    "recover": "recover (settles what an earlier run left)",
 }
 MEANINGS = {
     "mirrored": "have a mirror whose main is upstream's main",
