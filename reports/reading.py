@@ -9,13 +9,13 @@ A journal that does not chain is read as far as its lines can be parsed and `Run
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from fixtures import journal
-from fixtures.journal import FILE_NAME, JournalBroken, Record
+from fixtures.journal import FILE_NAME, JournalBroken, Line, Record
 from reports.record import (
     COLUMNS,
     INTERRUPTED,
@@ -70,7 +70,7 @@ def fold(record: Record, *, broken: str = "") -> RunRecord:
     """The value of a journal that was read; `broken` says what is wrong with its chain."""
     run = next(iter(record.of("run")), {})
     end = next(iter(reversed(record.of("end"))), None)
-    times = [at for line in record.lines if (at := moment(line.get("at")))]
+    times = [at for line in _own(record.lines) if (at := moment(line.get("at")))]
     assertions = tuple(map(_assertion, record.of("assertion")))
     verdicts = tuple(map(_verdict, record.of("verdict")))
     known_red = _map(run.get("known_red"))
@@ -95,6 +95,7 @@ def fold(record: Record, *, broken: str = "") -> RunRecord:
         wall_s=_number(end.get("wall_s")) or spent if end else spent,
         exit=_whole(end.get("exit")) if end else None,
         verdict=_text(end.get("verdict")) if end else INTERRUPTED,
+        settled_by=_text(end.get("settled_by")) if end else "",
         phases=_phases(record, assertions, last),
         assertions=assertions,
         changes=_changes(record),
@@ -118,6 +119,17 @@ def fold(record: Record, *, broken: str = "") -> RunRecord:
         journal_head=_text(record.lines[-1].get("hash")) if record.lines else "",
         path=record.path,
     )
+
+
+def _own(lines: Sequence[Line]) -> Sequence[Line]:
+    """The lines that the run wrote itself: whoever settles it later begins its time, ``t``, anew."""
+    before = 0.0
+    for place, line in enumerate(lines):
+        spent = _number(line.get("t"))
+        if spent is not None and spent < before:
+            return lines[:place]
+        before = before if spent is None else spent
+    return lines
 
 
 def _phases(record: Record, assertions: tuple[Assertion, ...], last: datetime | None) -> tuple[Phase, ...]:

@@ -204,7 +204,11 @@ class RollRow:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """The whole night. `exit` and `finished` are None when the run was interrupted."""
+    """The whole night. `exit` and `finished` are None when the run was interrupted.
+
+    `last_seen` is the time of the last line that the run wrote itself, `wall_s` the time up to there; `settled_by` is
+    the later run that dealt with what this one left.
+    """
 
     run: str
     site: str
@@ -223,6 +227,7 @@ class RunRecord:
     wall_s: float
     exit: int | None
     verdict: str
+    settled_by: str
     phases: tuple[Phase, ...]
     assertions: tuple[Assertion, ...]
     changes: tuple[RecordedChange, ...]

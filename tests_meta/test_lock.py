@@ -178,7 +178,7 @@ def test_a_host_that_is_away_can_be_asked_again(site: Site) -> None:
     away = replace(site, host=replace(site.host, port=_closed_port()))
     lock = Lock(host_to_write(away, resolve(away)), away, run="first")
     for _ in range(2):
-        with pytest.raises(Unreachable):
+        with pytest.raises(Unreachable, match="Without it nothing is written"):
             lock.demand()
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -23,8 +24,8 @@ from reports import files, finish, machine, render, summary
 from reports.html_safety import h, link, safe_url, text
 from reports.page import report
 from reports.reading import fold, load
-from reports.sections.todo import tasks
-from tests_meta.sample_night import BIG_ROSTER
+from reports.sections.todo import tasks, todo
+from tests_meta.sample_night import BIG_ROSTER, Clock
 from tests_meta.sample_runs import STATES, write
 
 PROJECT = Path(__file__).parents[1]
@@ -147,6 +148,32 @@ def test_interrupted_run_keeps_what_it_had(tmp_path: Path) -> None:
     assert "was begun, and the run ended in it: nobody knows whether it was made" in said
     assert "Interrupted" in said
     assert "git revert" in said
+
+
+@pytest.mark.parametrize("state", ["interrupted", "rollback-failed"])
+def test_what_was_settled_later_is_told_as_that(tmp_path: Path, state: str) -> None:
+    """Hours later another run deals with what was left: this one took no longer for it, and nobody is asked to run the
+    same command again, as before (positive control)."""
+    folder = write(tmp_path, state)
+    record, before = load(folder), words(str(todo(load(folder))))
+    assert ("Run the same command again" in before) is record.interrupted
+    assert ("tries it once more before anything else" in before) is not record.interrupted
+    assert record.last_seen is not None
+    later = Clock(record.last_seen + timedelta(hours=9))
+    with later.installed():
+        journal = Journal(folder / FILE_NAME)
+        for change in journal.changes():
+            if change.result != "done" or change.undone == "refused":
+                journal.write("undo", change=change.id, result="undone", why="settled by a-later-run")
+        journal.write("end", exit=record.exit or 2, verdict=state, settled_by="a-later-run")
+        journal.close()
+    settled = load(folder)
+    assert (settled.last_seen, settled.wall_s) == (record.last_seen, record.wall_s)
+    after = words(str(todo(settled)))
+    assert "Run the same command again" not in after
+    assert "tries it once more" not in after
+    render(folder)
+    assert "Settled bya-later-run" in words((folder / "report.html").read_text())
 
 
 def test_killed_process_is_rendered_afterwards(tmp_path: Path) -> None:

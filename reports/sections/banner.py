@@ -78,16 +78,18 @@ def _damage(record: RunRecord) -> Html | None:
 
 def _facts(record: RunRecord) -> Html:
     site = "the embedded world (REHEARSAL)" if record.rehearsal else record.site
-    ended = record.finished or record.last_seen
+    ended, broken_off = record.last_seen, record.interrupted
     until = clock(ended) + (f" on {day(ended)}" if day(ended) != day(record.started) else "")
     facts = [
         ("Site", site),
         ("Mode", MODES.get(record.mode, record.mode)),
         ("When", f"{day(record.started)}, {clock(record.started)} to {until} UTC"),
-        ("Took", span(record.wall_s) + ("" if record.finished else ", up to the last line of the journal")),
+        ("Took", span(record.wall_s) + (", up to its last line" if broken_off else "")),
         ("By", f"muster {record.version}" if record.version else "muster"),
         ("Run", record.run),
     ]
+    if record.settled_by:
+        facts.append(("Settled by", record.settled_by))
     if record.fault:
         facts.insert(2, ("Fault", ", ".join(record.fault) + " (asked for, to be watched)"))
     return h(

@@ -51,7 +51,7 @@ def timeline(record: RunRecord) -> Html:
 def picture(record: RunRecord) -> Html:
     assert record.started is not None
     zero = record.started.timestamp()
-    last = (record.finished or record.last_seen or record.started).timestamp() - zero
+    last = (record.last_seen or record.started).timestamp() - zero
     total = max(last, record.wall_s, 0.001)
     lanes = _lanes(record, zero, total)
 

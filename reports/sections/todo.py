@@ -34,11 +34,11 @@ def tasks(record: RunRecord) -> tuple[Task, ...]:
         _open(change) for change in record.changes if change.result in ("open", "unknown") and not change.undone
     ]
     derived += [
-        _not_undone(change)
+        _not_undone(change, settled=bool(record.settled_by))
         for change in record.changes
         if change.undo and change.undo.result in ("refused", "failed")
     ]
-    if record.interrupted:
+    if record.interrupted and not record.settled_by:
         derived.append(_settle(record))
     if record.planned:
         what = f"{plural(len(record.planned), 'change is', 'changes are')} pending; nothing was written."
@@ -68,15 +68,16 @@ def _open(change: RecordedChange) -> Task:
     )
 
 
-def _not_undone(change: RecordedChange) -> Task:
+def _not_undone(change: RecordedChange, *, settled: bool) -> Task:
     assert change.undo is not None
     why = f": {change.undo.why}" if change.undo.why else "."
     verb = "was refused" if change.undo.result == "refused" else "failed"
+    again = "" if settled else "The next apply, or `--recover`, tries it once more before anything else. "
     return Task(
         "action",
         f"Undoing change {change.id} ({change_title(change.kind).lower()}, {change.target}) {verb}{why}",
         f"change {change.id}, made at {clock(change.at)} UTC",
-        "Undo it by hand, if it is still to be undone:",
+        f"{again}By hand, if it is still to be undone:",
         change.by_hand,
         f"undo-{change.id}",
     )
