@@ -103,9 +103,14 @@ def lane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lane]:
 
 
 @pytest.fixture(scope="module")
-def calls(lane: Lane) -> list[Call]:
-    """Those of a run in which the mirrors and suites are there; before them, if all are tried, those from the night."""
-    late = enumerated(lane, MIRRORED)
+def late(lane: Lane) -> list[Call]:
+    """The calls of a run in which the mirrors and suites are there."""
+    return enumerated(lane, MIRRORED)
+
+
+@pytest.fixture(scope="module")
+def calls(lane: Lane, late: list[Call]) -> list[Call]:
+    """Those; before them, if all are tried, those from the night."""
     if not ALL:
         return late
     whole = enumerated(lane, SEEDED)
@@ -140,9 +145,9 @@ def test_every_read_may_fail_once(lane: Lane, failure: str) -> None:
     assert half_done(seen) == []
 
 
-def test_an_answer_that_was_lost_is_looked_up(lane: Lane, calls: list[Call]) -> None:
+def test_an_answer_that_was_lost_is_looked_up(lane: Lane, late: list[Call]) -> None:
     """It is committed, the checkout is at the head, the revert is disarmed: nobody asks twice, and the run goes on."""
-    names = [call.name for call in calls if call.writes and any(words in call.name for words in LOOKED_UP)]
+    names = [call.name for call in late if call.writes and any(words in call.name for words in LOOKED_UP)]
     assert len(names) == len(LOOKED_UP)
     seen = broken(lane, MIRRORED, "lost", *names)
     seen.ran.demand(0)
