@@ -172,7 +172,9 @@ def test_what_was_settled_later_is_told_as_that(tmp_path: Path, state: str) -> N
     after = words(str(todo(settled)))
     assert "Run the same command again" not in after
     assert "tries it once more" not in after
+    assert "was not taken back" not in after
     render(folder)
+    assert "What it left was settled by a later run" in words((folder / "report.html").read_text())
     assert "Settled bya-later-run" in words((folder / "report.html").read_text())
 
 

@@ -35,13 +35,21 @@ def banner(record: RunRecord) -> Html:
                 h("span", word.headline),
                 h("small", f"exit {record.exit}" if record.exit is not None else "no exit code", cls="exit"),
             ),
-            h("p", word.meaning, " ", lede(record), cls="lede"),
+            h("p", word.meaning, " ", lede(record), _settled(record), cls="lede"),
             _damage(record),
             _facts(record),
             _tally(record),
             cls="wrap",
         ),
         cls=f"top {word.tone}",
+    )
+
+
+def _settled(record: RunRecord) -> str:
+    return (
+        " What it left was settled by a later run; this is how it stood at its own end."
+        if record.settled_by
+        else ""
     )
 
 

@@ -13,6 +13,7 @@ from reports.html_safety import Html, h, link, text
 from reports.record import RecordedChange, RunRecord
 from reports.words import change_title, clock, plural, verdict_word
 
+TAKEN_BACK = ("undone", "not-needed")
 _CODE = re.compile(r"`([^`]+)`")
 
 
@@ -47,7 +48,14 @@ def tasks(record: RunRecord) -> tuple[Task, ...]:
         do = f"Read them under Changes; to make them, run the same command without `--{record.mode}`."
         derived.append(Task("warning", what, "", do, "", "planned"))
     derived += _unexplained(record)
-    found = [Task(one.severity, one.what, one.where, one.do, "", one.id) for one in record.findings]
+    made_up = {
+        f"undo-{change.id}" for change in record.changes if change.undo and change.undo.result in TAKEN_BACK
+    }
+    found = [
+        Task(one.severity, one.what, one.where, one.do, "", one.id)
+        for one in record.findings
+        if one.id not in made_up
+    ]
     order = {"action": 0, "warning": 1, "info": 2}
     return tuple(sorted([*derived, *found], key=lambda task: order.get(task.severity, 1)))
 
