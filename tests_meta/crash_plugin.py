@@ -74,7 +74,8 @@ class Boundaries:
                 with open(self._names, "a") as stream:
                     stream.write(f"{number}\t{boundary}\n")
             if self._pause and durable(boundary):
-                os.kill(os.getpid(), signal.SIGSTOP)
+                # Sent to this thread: it stops here, not a moment later than another one.
+                signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
         if self._meets(self._stop, number, boundary):
             for _ in range(self._times):
                 os.kill(os.getpid(), self._signal)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -24,6 +25,7 @@ deferred = []
 """
 RECIPES = ("n8n", "hedgedoc", "immich", "mumble")
 ONWARD, BACK = "gone on", "taken back"
+LINE = re.compile(r"after line (\d+) (intent|outcome)")
 # What is run after a crash, and so what the world has to be afterwards: the end state, or the baseline.
 AFTERWARDS: Mapping[str, tuple[str, ...]] = {ONWARD: (), BACK: ("--recover", "--undo", "all")}
 
@@ -106,17 +108,24 @@ def unsettled(seen: Crash) -> list[str]:
 def untrue(seen: Crash, boundary: str) -> list[str]:
     """What the killed run's journal says of changes that were all taken back, where the picture shows it to be wrong.
 
-    Whatever the last change had done is known: nothing right after its intent, all of it right after its outcome. Of a
-    mirror that was created before in the same run, the creation alone is taken back.
+    What the change of that line had done is known: nothing right after its intent, all of it right after its outcome;
+    what others did at that moment is not. Of a mirror that was created before in the same run, the creation alone is
+    taken back.
     """
     assert seen.killed.folder is not None
-    changes = changes_of(read(seen.killed.folder / FILE_NAME))
-    wrong = [f"{c.kind} is told as {c.undone}" for c in changes if c.undone not in ("undone", "not-needed")]
-    moment = boundary.rpartition(" ")[2] if boundary.startswith("after line") else ""
-    last = {"intent": "not-needed", "outcome": "undone"}.get(moment)
-    created = [change.target for change in changes[:-1] if change.kind == CREATE]
-    if changes and last and changes[-1].target not in created and changes[-1].undone != last:
-        wrong.append(f"right after its {moment}, {changes[-1].kind} is told as {changes[-1].undone}")
+    record = read(seen.killed.folder / FILE_NAME)
+    changes = {change.id: change for change in changes_of(record)}
+    wrong = [
+        f"{c.kind} is told as {c.undone}" for c in changes.values() if c.undone not in ("undone", "not-needed")
+    ]
+    if not (line := LINE.fullmatch(boundary)):
+        return wrong
+    number, moment = int(line[1]), line[2]
+    change = changes[record.lines[number]["change"]]
+    created = any(c.kind == CREATE and c.target == change.target and c.id < change.id for c in changes.values())
+    told = "not-needed" if moment == "intent" else "undone"
+    if not created and change.undone != told:
+        wrong.append(f"right after its {moment}, {change.kind} is told as {change.undone}")
     return wrong
 
 

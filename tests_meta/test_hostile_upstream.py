@@ -260,6 +260,10 @@ def command_lines() -> list[bytes]:
     return found
 
 
+def _speaks_to(target: Repository) -> bool:
+    return any(b"remote-http" in line and target.name.encode() in line for line in command_lines())
+
+
 @contextmanager
 def hanging_push(forge: ForgeUnderTest, workspace: Workspace, target: Repository, head: str) -> Iterator[None]:
     """A push that waits for its server while the block runs."""
@@ -274,7 +278,8 @@ def hanging_push(forge: ForgeUnderTest, workspace: Workspace, target: Repository
 
         thread = threading.Thread(target=push)
         thread.start()
-        until(lambda: any(b"remote-http" in line for line in command_lines()), what="git speaking http")
+        # This push's own, by the name of its target: other tests on this machine push too.
+        until(lambda: _speaks_to(target), what="git speaking http")
         yield
         thread.join()
         assert outcome, "the push did not hang"
