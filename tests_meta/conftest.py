@@ -17,6 +17,7 @@ from tests_meta.stories import Story, lay_night, tell
 LONG = [
     "test_crash.py",
     "test_sweep.py",
+    "test_undo_sweep.py",
     "test_thirty_nights.py",
     "test_twentieth_recipe.py",
     "test_rebuild.py",

@@ -27,7 +27,8 @@ RECIPES = ("n8n", "hedgedoc", "immich", "mumble")
 ONWARD, BACK = "gone on", "taken back"
 LINE = re.compile(r"after line (\d+) (intent|outcome)")
 # What is run after a crash, and so what the world has to be afterwards: the end state, or the baseline.
-AFTERWARDS: Mapping[str, tuple[str, ...]] = {ONWARD: (), BACK: ("--recover", "--undo", "all")}
+BACK_AGAIN = ("--recover", "--undo", "all")
+AFTERWARDS: Mapping[str, tuple[str, ...]] = {ONWARD: (), BACK: BACK_AGAIN}
 
 
 @dataclass(frozen=True)
