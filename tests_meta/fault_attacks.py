@@ -68,7 +68,7 @@ def differences(entry: Expected, seen: Attack) -> list[str]:
             return live_differs(before, enrolled) + missing
         case expected.FOREIGN:
             return ["the foreign system is gone"] if after.host["running"] == before.host["running"] else []
-        case expected.EMERGENCY:
+        case expected.GONE:
             return [] if after.poll_set == before.poll_set else ["the enrollment was not taken back"]
         case expected.UNTOUCHED:
             return [] if after == before else ["something was written"]

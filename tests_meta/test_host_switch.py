@@ -38,7 +38,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostWorld]:
 class Switch:
     """A switch to a system that polls one repository more, with a revert armed, as a deploy does it."""
 
-    def __init__(self, world: HostWorld, *, dead_man_s: float = 3600.0, attribute: str = "cc-ci") -> None:
+    def __init__(
+        self,
+        world: HostWorld,
+        *,
+        dead_man_s: float = 3600.0,
+        attribute: str = "cc-ci",
+        properties: tuple[str, ...] = (),
+    ) -> None:
         self.world = world
         world.until(STATE, "running")
         self.home = world.out(CURRENT)
@@ -47,9 +54,15 @@ class Switch:
         self.built = world.out(BUILD.format(attribute=attribute))
         self.revert = (
             "systemctl stop switch.service 2>/dev/null; "
-            f"{PROFILE} --switch-generation 42 && {self.home}/bin/switch-to-configuration switch"
+            f"{PROFILE} --switch-generation 42; "
+            f"if systemctl is-active --quiet emergency.target; then {self.home}/activate; systemctl daemon-reload; "
+            f"systemctl start default.target; fi; {self.home}/bin/switch-to-configuration switch"
         )
-        world.out(f"systemd-run -q --unit=revert --on-active={dead_man_s} -E HOME=$HOME sh -c '{self.revert}'")
+        world.out(f"printf '%s\\n' '{self.revert}' > $HOME/revert.sh")
+        words = " ".join(f"{option} {one}" for one in properties for option in ("--timer-property", "-p"))
+        world.out(
+            f"systemd-run -q --unit=revert --on-active={dead_man_s} {words} -E HOME=$HOME sh $HOME/revert.sh"
+        )
 
     def start(self, *, limit_s: float = 60.0) -> None:
         script = f"{PROFILE} --set {self.built} && exec {self.built}/bin/switch-to-configuration switch"
@@ -161,6 +174,34 @@ def test_wrong_machine_s_system_ends_in_emergency_mode(world: HostWorld) -> None
     assert "You are in emergency mode." in world.paths.journal.read_text()
     world.boot()
     assert not world.reachable()
+
+
+@pytest.mark.parametrize("fault", ["", "emergency-mode"])
+def test_a_revert_without_default_dependencies_survives_emergency_mode(world: HostWorld, fault: str) -> None:
+    """As on a real systemd (test_real_systemd): it fires, and brings services and ssh back."""
+    world.start(*[fault] * bool(fault))
+    attribute = "cc-ci" if fault else "cc-ci-incus"
+    switch = Switch(world, dead_man_s=2.0, attribute=attribute, properties=("DefaultDependencies=no",))
+    switch.start()
+    until(lambda: not world.reachable(), "ssh to be gone")
+    until(world.reachable, "the host's own revert to bring ssh back")
+    world.disconnect()
+    world.until(CURRENT, switch.home)
+    switch.bridge_is_back()
+    assert world.run("systemctl is-active emergency.target multi-user.target").out.split() == [
+        "inactive",
+        "active",
+    ]
+
+
+def test_a_reload_spoils_a_transient_command_with_a_semicolon(world: HostWorld) -> None:
+    """As systemd 252 does: the unit's command is read back with ``\\;`` in it. A script in a file is safe."""
+    world.start()
+    arm = "systemd-run -q --unit={name} --on-active=0.3 sh -c 'echo one; echo two'"
+    world.out(arm.format(name="kept"))
+    world.until("journalctl -u kept -o cat -t sh", "one\ntwo")
+    world.out(arm.format(name="spoilt") + " && systemctl daemon-reload")
+    world.until("journalctl -u spoilt -o cat -t sh", "one; echo two")
 
 
 def test_nothing_is_left_when_the_host_is_off(world: HostWorld) -> None:
@@ -276,6 +317,15 @@ def _emergency(world: HostWorld) -> None:
     world.disconnect()
 
 
+def _freezes(world: HostWorld) -> None:
+    """Whatever was armed, and however, is gone with everything else."""
+    switch = Switch(world, dead_man_s=60.0, properties=("DefaultDependencies=no",))
+    switch.start()
+    until(lambda: not world.reachable(), "ssh to be gone")
+    until(lambda: disarmed(world), "the armed revert to be gone")
+    world.disconnect()
+
+
 def _bridge_stays(world: HostWorld) -> None:
     switch = Switch(world)
     switch.start()
@@ -331,6 +381,7 @@ EXPECTED: dict[str, Callable[[HostWorld], None]] = {
     "switch-cuts-ssh-for-good": _ssh_gone_for_good,
     "switch-cuts-ssh-for-a-while": _ssh_gone_for_a_while,
     "emergency-mode": _emergency,
+    "host-freezes": _freezes,
     "bridge-not-replaced": _bridge_stays,
     "bridge-old-environment": _bridge_old,
     "new-failed-unit": _exit_4(unit="deploy-reports.service", old=False),

@@ -1,0 +1,237 @@
+"""The revert on the host, under a real systemd: what `fixtures.deadman` sends, on a machine of its own.
+
+The embedded host's service manager is a stand-in. Here the same scripts run where process 1 is systemd itself: a
+switch that nobody confirms, one that hangs, and the one that ends in emergency mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from fixtures.deadman import UNTOUCHED, SwitchPlan, SwitchState, SwitchUnits, state_command, switch_state
+from fixtures.world import nixos
+from fixtures.world.nixos import Generation
+from fixtures.world.sections import Section
+from tests_meta.ci_world import until
+from tests_meta.real_systemd import CURRENT, PROFILE, SERVICE, STARTS, WRONG_MOUNT, Machine, booted
+
+STARTED, REVERTED = 0, 93
+HANGS = "sleep infinity\n"
+SOON_S, NEVER_S = 1.5, 3600.0
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    with booted(tmp_path_factory.mktemp("machine")) as made:
+        yield made
+
+
+class Switch:
+    """A switch from a system of the machine to another one, as a deploy makes it."""
+
+    def __init__(self, machine: Machine, request: pytest.FixtureRequest) -> None:
+        self.machine = machine
+        self._name = request.node.name.removeprefix("test_").replace("_", "-")[:60]
+        self.home = machine.system("home")
+        machine.out(f"nix-env -p {PROFILE} --set {self.home} && {self.home}/bin/switch-to-configuration switch")
+        self.before = self._generation()
+
+    def _generation(self) -> Generation:
+        link, path = self.machine.out(f"readlink {PROFILE}; readlink -f {PROFILE}").splitlines()
+        return Generation(int(link.split("-")[1]), path)
+
+    def plan(
+        self, *, dead_man_s: float = NEVER_S, switch_s: float = 60.0, to: str = "", **system: object
+    ) -> SwitchPlan:
+        units = SwitchUnits(f"20260602T001300Z-{self._name}")
+        return SwitchPlan(
+            units=units,
+            before=self.before,
+            running=self.home,
+            to_path=to or self.machine.system("other", **system),  # type: ignore[arg-type]
+            profile=PROFILE,
+            current=CURRENT,
+            script=f"{nixos.OWN_FOLDER}/{units.script}",
+            activation="switch",
+            switch_s=switch_s,
+            dead_man_s=dead_man_s,
+        )
+
+    def start(self, plan: SwitchPlan, guard: str = "true") -> None:
+        assert self.machine.run(plan.start_script(guard)).status == STARTED
+
+    def ended(self, plan: SwitchPlan) -> SwitchState:
+        def look() -> SwitchState | None:
+            shown = self.machine.run(state_command(plan.units))
+            if shown.status != 0:  # systemd itself is being replaced
+                return None
+            state = switch_state(shown.out)
+            return None if state.active else state
+
+        return until(look, what="the switch to end")
+
+    def left(self) -> set[str]:
+        """What of muster's is on the machine, as its survey reads it."""
+        commands = nixos.system_commands("", PROFILE)
+        names, files = (Section(self.machine.out(commands[kind]), 0) for kind in ("own-units", "own-files"))
+        return set(nixos.unit_names(names)) | set(files.lines)
+
+    def is_back(self) -> bool:
+        running, service = (
+            self.machine.run(c).out for c in (f"readlink -f {CURRENT}", f"systemctl is-active {SERVICE}")
+        )
+        return (running, self._generation(), service) == (self.home, self.before, "active")
+
+    def await_back(self) -> None:
+        until(self.is_back, within_s=30.0, what="the machine to be back")
+        self.machine.until("cat /boot-default", self.home)
+
+
+@pytest.fixture
+def switch(machine: Machine, request: pytest.FixtureRequest) -> Switch:
+    return Switch(machine, request)
+
+
+def test_a_switch_that_is_confirmed_stays(machine: Machine, switch: Switch) -> None:
+    """Armed while it runs; disarmed, nothing of muster's is left, and the machine stays where it is."""
+    plan = switch.plan()
+    switch.start(plan)
+    assert switch.ended(plan) == SwitchState(active=False, result="success", exit_status=0)
+    assert switch.left() == set(plan.units.all)
+    assert machine.run(plan.disarm_script()).status == 0
+    assert switch.left() == set()
+    assert not switch.is_back()
+    assert machine.out(f"readlink -f {CURRENT}") == plan.to_path
+
+
+def test_a_switch_that_nobody_confirms_is_taken_back(machine: Machine, switch: Switch) -> None:
+    """The switch has reloaded systemd's units in between, and they say the same as before."""
+    plan = switch.plan(dead_man_s=SOON_S)
+    switch.start(plan)
+    assert switch.ended(plan).result == "success"
+    assert machine.out(f"readlink -f {CURRENT}") == plan.to_path
+    switch.await_back()
+    until(lambda: switch.left() == set(), what="nothing left")
+    # Whoever comes back too late is told so, and takes nothing away.
+    assert machine.run(plan.disarm_script()).status == REVERTED
+    assert switch.is_back()
+
+
+def test_emergency_mode_is_survived(machine: Machine, switch: Switch) -> None:
+    """The system of another machine stops everything; only what was armed as muster arms it is still there."""
+    plan = switch.plan(dead_man_s=6.0, units=WRONG_MOUNT)
+    machine.out("systemd-run --quiet --unit=plain --on-active=3600 /bin/true")
+    switch.start(plan)
+    machine.until("systemctl is-active emergency.target", "active")
+    machine.until(f"systemctl is-active {SERVICE} plain.timer dbus.service", "inactive\ninactive\ninactive")
+    assert machine.out(f"systemctl is-active {plan.units.revert}.timer") == "active"
+    switch.await_back()
+    machine.until("systemctl is-active default.target", "active")
+    machine.until("systemctl is-active emergency.target", "inactive")
+    machine.out(plan.clear_script())
+    assert switch.left() == set()
+
+
+def test_a_switch_that_hangs_is_stopped_at_its_time_limit(machine: Machine, switch: Switch) -> None:
+    """Then muster goes back, by the machine's own unit, and nothing is left of either."""
+    plan = switch.plan(switch_s=1.0, starts=HANGS)
+    switch.start(plan)
+    assert switch.ended(plan).result == "timeout"
+    assert machine.out(f"readlink -f {CURRENT}") == plan.to_path
+    machine.out(plan.revert_now_script())
+    switch.await_back()
+    machine.until(plan.revert_state_command(), "inactive")
+    machine.out(plan.clear_script())
+    assert switch.left() == set()
+
+
+def test_a_revert_stops_a_switch_that_still_runs(machine: Machine, switch: Switch) -> None:
+    """It holds the lock without which nobody switches."""
+    plan = switch.plan(dead_man_s=SOON_S, starts=HANGS)
+    switch.start(plan)
+    machine.until(f"readlink -f {CURRENT}", plan.to_path)
+    assert machine.run(f"{switch.home}/bin/switch-to-configuration switch").status == 1
+    switch.await_back()
+    machine.out(plan.clear_script())
+    assert switch.left() == set()
+
+
+def test_a_revert_that_was_made_while_nobody_looked_leaves_nothing(machine: Machine, switch: Switch) -> None:
+    """A hanging switch ran into its limit, later the revert fired; its script takes itself away."""
+    plan = switch.plan(switch_s=0.5, dead_man_s=2.0, starts=HANGS)
+    switch.start(plan)
+    assert switch.ended(plan).result == "timeout"
+    assert machine.out(f"readlink -f {CURRENT}") == plan.to_path
+    switch.await_back()
+    until(lambda: switch.left() == set(), what="nothing left")
+
+
+def test_going_back_needs_no_timer(machine: Machine, switch: Switch) -> None:
+    """Never armed, armed, and after a revert that failed: the same script brings the machine back."""
+    plan = switch.plan()
+    machine.out(plan.switch_script())
+    machine.out(plan.revert_now_script())
+    switch.await_back()
+    machine.until(plan.revert_state_command(), "inactive")
+    machine.out(plan.switch_script())
+    machine.out(f"systemd-run --quiet --unit={plan.units.revert} /bin/false")
+    machine.until(plan.revert_state_command(), "failed")
+    machine.out(plan.revert_now_script())
+    switch.await_back()
+    machine.until(plan.revert_state_command(), "inactive")
+    switch.start(plan)
+    assert switch.ended(plan).result == "success"
+    machine.out(plan.revert_now_script())
+    switch.await_back()
+    machine.until(plan.revert_state_command(), "inactive")
+    machine.out(plan.clear_script())
+    assert switch.left() == set()
+
+
+def test_an_armed_revert_outlives_systemd_itself(machine: Machine, switch: Switch) -> None:
+    """A switch that brings another systemd lets it take over (``daemon-reexec``): the timer goes on."""
+    plan = switch.plan(dead_man_s=3.0, starts=f"systemctl daemon-reexec\n{STARTS}")
+    switch.start(plan)
+    assert switch.ended(plan).result == "success"
+    assert f"{plan.units.revert}.timer" in switch.left()
+    switch.await_back()
+
+
+def test_a_host_that_was_booted_into_an_older_system_goes_back_to_that(machine: Machine, switch: Switch) -> None:
+    """What ran runs again, and what would boot would boot again."""
+    newer = machine.system("newer")
+    machine.out(f"nix-env -p {PROFILE} --set {newer} && {newer}/bin/switch-to-configuration boot")
+    switch.before = Generation(switch.before.number + 1, newer)
+    plan = switch.plan(dead_man_s=SOON_S)
+    switch.start(plan)
+    assert switch.ended(plan).result == "success"
+    until(switch.is_back, within_s=30.0, what="the machine to be back")
+    machine.until("cat /boot-default", newer)
+
+
+def test_on_another_machine_nothing_is_armed(machine: Machine, switch: Switch) -> None:
+    """The guard says no: 90, no unit, no file. Positive control: where it says yes, they are there."""
+    plan = switch.plan()
+    assert machine.run(plan.start_script("test x = y")).status == 90
+    assert switch.left() == set()
+    switch.start(plan, guard="test x = x")
+    assert switch.left() == set(plan.units.all)
+    machine.out(plan.revert_now_script())
+    switch.await_back()
+    machine.until(plan.revert_state_command(), "inactive")
+    machine.out(plan.clear_script())
+
+
+@pytest.mark.parametrize("property_", UNTOUCHED)
+def test_a_unit_is_told_what_stops_it_not(machine: Machine, switch: Switch, property_: str) -> None:
+    """Timer and service both: one that stops would take the other's work with it."""
+    plan = switch.plan()
+    switch.start(plan)
+    name, value = property_.split("=")
+    for unit in (f"{plan.units.revert}.timer", f"{plan.units.revert}.service"):
+        assert machine.out(f"systemctl show -p {name} --value {unit}") == value
+    assert machine.out(f"systemctl show -p AccuracyUSec --value {plan.units.revert}.timer") == "1s"
+    assert switch.ended(plan).result == "success"
+    machine.out(plan.disarm_script())
