@@ -83,7 +83,7 @@ class Machine:
         done = subprocess.run(
             [*enter, *clean, "/bin/sh", "-c", script], capture_output=True, text=True, timeout=60, check=False
         )
-        return Done(done.returncode, done.stdout.strip(), done.stderr.strip())
+        return Done(done.returncode, done.stdout.rstrip("\n"), done.stderr.strip())
 
     def out(self, script: str) -> str:
         """What a script that ends well prints."""

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 import pytest
 
 from fixtures.deadman import UNTOUCHED, SwitchPlan, SwitchState, SwitchUnits, state_command, switch_state
-from fixtures.world import nixos
+from fixtures.site import DEFAULT_INSPECTION, DEFAULT_LOGS
+from fixtures.world import nixos, sections
+from fixtures.world.bridge import BridgeTask, Systemd
 from fixtures.world.nixos import Generation
 from fixtures.world.sections import Section
 from tests_meta.ci_world import until
@@ -78,6 +80,10 @@ class Switch:
         names, files = (Section(self.machine.out(commands[kind]), 0) for kind in ("own-units", "own-files"))
         return set(nixos.unit_names(names)) | set(files.lines)
 
+    def failed_units(self) -> set[str]:
+        listed = self.machine.out(nixos.system_commands("", PROFILE)["failed-units"])
+        return set(nixos.unit_names(Section(listed, 0)))
+
     def is_back(self) -> bool:
         running, service = (
             self.machine.run(c).out for c in (f"readlink -f {CURRENT}", f"systemctl is-active {SERVICE}")
@@ -87,6 +93,12 @@ class Switch:
     def await_back(self) -> None:
         until(self.is_back, within_s=30.0, what="the machine to be back")
         self.machine.until("cat /boot-default", self.home)
+
+
+def task_of(machine: Machine, bridge: Systemd) -> BridgeTask:
+    """The bridge as muster's probe script reads it."""
+    commands = {name: text.replace("{service}", bridge.service) for name, text in bridge.commands().items()}
+    return bridge.task(sections.parse(machine.out(sections.script(commands)), commands, where="machine"))
 
 
 @pytest.fixture
@@ -121,7 +133,7 @@ def test_a_switch_that_nobody_confirms_is_taken_back(machine: Machine, switch: S
 
 def test_emergency_mode_is_survived(machine: Machine, switch: Switch) -> None:
     """The system of another machine stops everything; only what was armed as muster arms it is still there."""
-    plan = switch.plan(dead_man_s=6.0, units=WRONG_MOUNT)
+    plan = switch.plan(dead_man_s=4.0, units=WRONG_MOUNT)
     machine.out("systemd-run --quiet --unit=plain --on-active=3600 /bin/true")
     switch.start(plan)
     machine.until("systemctl is-active emergency.target", "active")
@@ -145,6 +157,34 @@ def test_a_switch_that_hangs_is_stopped_at_its_time_limit(machine: Machine, swit
     machine.until(plan.revert_state_command(), "inactive")
     machine.out(plan.clear_script())
     assert switch.left() == set()
+
+
+def test_a_switch_that_fails_tells_how(machine: Machine, switch: Switch) -> None:
+    """Its exit code as NixOS means it; the failed unit is muster's own and none of the machine's."""
+    plan = switch.plan(starts="exit 4\n")
+    switch.start(plan)
+    assert switch.ended(plan) == SwitchState(active=False, result="exit-code", exit_status=4)
+    assert switch.failed_units() == {f"{plan.units.switch}.service"}
+    machine.out(plan.revert_now_script())
+    switch.await_back()
+    machine.until(plan.revert_state_command(), "inactive")
+    machine.out(plan.clear_script())
+    assert (switch.left(), switch.failed_units()) == (set(), set())
+
+
+def test_a_bridge_that_is_a_unit_is_read(machine: Machine) -> None:
+    """Which start of it runs, what it polls, what it said; and that it is not there."""
+    said = "watching all 2 repos"
+    machine.out(
+        "systemd-run --quiet --unit=ccci-bridge --service-type=exec -E POLL_REPOS=org/cc-ci,org/ghost "
+        f"/bin/sh -c 'echo {said} && exec sleep infinity'"
+    )
+    bridge = Systemd("ccci-bridge.service", "POLL_REPOS", DEFAULT_INSPECTION["systemd"], DEFAULT_LOGS["systemd"])
+    until(lambda: task_of(machine, bridge).log != (), what="its first words")
+    task = task_of(machine, bridge)
+    assert (task.running, task.poll_set, task.log) == (True, "org/cc-ci,org/ghost", (said,))
+    machine.out("systemctl restart ccci-bridge || true; systemctl stop ccci-bridge")
+    assert not task_of(machine, bridge).running
 
 
 def test_a_revert_stops_a_switch_that_still_runs(machine: Machine, switch: Switch) -> None:
