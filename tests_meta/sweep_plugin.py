@@ -95,7 +95,7 @@ def _break_git(calls: Calls) -> None:
     ) -> subprocess.CompletedProcess[bytes]:
         if remote is None:
             return start(self, arguments, cwd=cwd, remote=remote)
-        # git itself makes no fetch again, and neither does muster: only one at a time is broken.
+        # Only one at a time is broken: a push is never made again.
         how = calls.broken(f"git {arguments[0]} {cwd.name}", reads=False)
         if how == "time-out":
             hurried = Workspace(self._folder, limit_s=0.001)

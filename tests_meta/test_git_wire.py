@@ -317,12 +317,12 @@ def test_a_wrong_token_is_refused(source: Repository, workspace: Workspace) -> N
 
 
 @contextmanager
-def breaking(forge: ForgeUnderTest, action: str, path: str) -> Iterator[None]:
-    """The embedded forge does `action` to requests of this path."""
+def breaking(forge: ForgeUnderTest, action: str, path: str, *, times: int | None = None) -> Iterator[None]:
+    """The embedded forge does `action` to requests of this path; to the first `times`, or to all of them."""
     server = forge.server
     assert isinstance(server, EmbeddedForge)
     file = server.settings.root / "forge-faults.json"
-    file.write_text(json.dumps([{"method": "POST", "path": path, "action": action}]))
+    file.write_text(json.dumps([{"method": "POST", "path": path, "action": action, "times": times}]))
     try:
         yield
     finally:
@@ -354,6 +354,16 @@ def test_a_fetch_that_breaks_is_unreachable(
     """Nothing was changed; it may be tried again."""
     with breaking(embedded, action, f"{source.name}.git/git-upload-pack"), pytest.raises(Unreachable):
         workspace.fetch(remote(source), ["refs/heads/main"], store="ghost")
+
+
+@pytest.mark.parametrize("action", ["reset", "truncate", "status:502"])
+def test_a_fetch_that_broke_once_is_made_again(
+    embedded: ForgeUnderTest, source: Repository, workspace: Workspace, action: str
+) -> None:
+    """It only reads. A refusal is none of that: a token that is not let in is not shown a second time."""
+    with breaking(embedded, action, f"{source.name}.git/git-upload-pack", times=1):
+        workspace.fetch(remote(source), ["refs/heads/main"], store="ghost")
+    assert workspace.is_ancestor("ghost", source.head(), source.head())
 
 
 def test_git_processes_have_a_time_limit(embedded: ForgeUnderTest, source: Repository, tmp_path: Path) -> None:

@@ -11,15 +11,28 @@ chooses). ``MUSTER_ALL_CRASH_POINTS=1`` tries each picture in both ways.
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 import pytest
 
-from tests_meta.crash_points import BACK, ONWARD, ROSTER, orphans, settle
+from fixtures.journal import FILE_NAME, read
+from fixtures.rehearsal.forge.faults import FILE as FAULTS
+from tests_meta.crash_points import (
+    BACK,
+    BACK_AGAIN,
+    KILLED,
+    ONWARD,
+    ROSTER,
+    Crash,
+    not_back,
+    orphans,
+    settle,
+)
 from tests_meta.fault_lanes import Lane
 from tests_meta.film import Film, forget, put_back, shoot
 
@@ -73,6 +86,32 @@ def said(film: Film, tried: Mapping[str, list[str]]) -> str:
     """How many points there were, and how many were tried in each way."""
     each = ", ".join(f"{sum(1 for point in tried if point.startswith(way))} {way}" for way in (ONWARD, BACK))
     return f"power cuts: {film.boundaries} boundaries, {len(film.pictures)} differ on disk; {each} (MUSTER_SEED={SEED})"
+
+
+def test_what_cannot_be_settled_now_is_said_and_settled_later(filmed: Filmed) -> None:
+    """Git gets no answer from the forge: exit 12 and what to do, never an end that looks well. Nor does one that is
+    interrupted. Then it is settled."""
+    lane, film = filmed.lane, filmed.film
+    picture = [one for one in film.pictures if "Workspace.push" in one.boundary][-1]
+    reports, faults = lane.folder / "reports-later", lane.world / FAULTS
+    put_back(lane, picture, reports)
+    (killed,) = (reports / "runs").iterdir()
+    try:
+        faults.write_text(json.dumps([{"method": "*", "path": "git-(upload|receive)-pack", "action": "reset"}]))
+        for arguments in (BACK_AGAIN, ()):
+            ran = lane.visit(*arguments, reports=reports)
+            assert (ran.exit, ran.summary["verdict"]) == (12, "rollback-failed"), ran.output
+            assert [one["do"] for one in ran.of("finding") if killed.name in one["id"]] != []
+            assert read(killed / FILE_NAME).of("end") == []
+        faults.unlink()
+        interrupt = {"MUSTER_STOP_AT": "wrote Workspace.push", "MUSTER_STOP_BY": "INT"}
+        ran = lane.visit(*BACK_AGAIN, "-p", "tests_meta.crash_plugin", reports=reports, env=interrupt)
+        assert (ran.exit, ran.summary["verdict"]) == (2, "failed"), ran.output
+        assert read(killed / FILE_NAME).of("end") == []
+        ran = lane.visit(*BACK_AGAIN, reports=reports)
+        assert not_back(Crash(film.before, replace(ran, exit=KILLED, folder=killed), ran, lane.sight())) == []
+    finally:
+        lane.end()
 
 
 def test_the_checks_see_what_a_power_cut_leaves(filmed: Filmed) -> None:
