@@ -62,6 +62,7 @@ def test_a_fault_ends_in_its_verdict(sweep: Mapping[str, Future[Attack]], name: 
     assert "Traceback" not in ran.output
     assert "INTERNALERROR" not in ran.output
     assert entry.says.lower() in ran.output.lower()
+    assert (expected.WENT_BACK in ran.output) == (entry.says == expected.WENT_BACK)
     demand_record(entry, ran)
 
 
