@@ -175,7 +175,8 @@ def left_behind(settings: WorldSettings, eyes: Eyes, talk: Mapping[str, list[Any
              if str(row[2]).startswith("muster/scratch-") and row[4] == "open"]  # fmt: skip
     left += ["a trigger comment" for row in talk["comments"] if row[1] == "!testme"]
     left += units_of(settings)
-    left += [path.name for path in (settings.host_dir / "run").glob("muster-revert-*")]
+    files = [*settings.host_dir.glob("run/muster-*"), *settings.host_dir.glob("nix/var/nix/gcroots/muster-*")]
+    left += [path.name for path in files]
     lock = settings.host_dir / "run/lock/muster.lock"
     if lock.exists() and subprocess.run(["flock", "--nonblock", str(lock), "true"]).returncode != 0:
         left.append(f"the lock {lock.name}")

@@ -65,7 +65,8 @@ class Switch:
             to_path=to or self.machine.system("other", **system),  # type: ignore[arg-type]
             profile=PROFILE,
             current=CURRENT,
-            script=f"{nixos.OWN_FOLDER}/{units.script}",
+            script=f"{nixos.RUN}/{units.script}",
+            roots=f"{nixos.GC_ROOTS}/{units.roots}",
             activation="switch",
             switch_s=switch_s,
             dead_man_s=dead_man_s,
@@ -269,6 +270,25 @@ def test_a_host_that_was_booted_into_an_older_system_goes_back_to_that(machine: 
     assert switch.made()[1:] == [f"switch {plan.to_path}", f"test {switch.home}", f"boot {newer}"]
     assert switch.is_back()
     assert machine.out("cat /boot-default") == newer
+
+
+def test_garbage_is_collected_while_a_revert_is_armed(machine: Machine, switch: Switch) -> None:
+    """Every generation but the new one is deleted, number and all. What is gone back to is held, until it is back."""
+    loose = machine.system("loose")
+    plan = switch.plan()
+    switch.start(plan)
+    assert switch.ended(plan).result == "success"
+    machine.out("nix-collect-garbage --delete-old")
+    assert machine.run(f"test -e {loose}").status != 0, "the collector does collect"
+    assert machine.out(f"ls -d {switch.home}") == switch.home
+    switch.fire(plan)
+    until(lambda: machine.run(f"readlink -f {PROFILE}").out == switch.home, what="the profile to be back")
+    machine.until("cat /boot-default", switch.home)
+    assert machine.out(f"readlink -f {CURRENT}") == switch.home
+    machine.out(plan.hold_script())
+    machine.until(active_state_command(plan.units.revert), "inactive")
+    machine.out(plan.clear_script())
+    assert switch.left() == set()
 
 
 def test_on_another_machine_nothing_is_armed(machine: Machine, switch: Switch) -> None:
