@@ -13,13 +13,13 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from fixtures.rehearsal.supervisor import descendants
 from tests_meta.ci_world import until
+from tests_meta.host_world import Answer
 
 SYSTEMD = "/lib/systemd/systemd"
 PROFILE, CURRENT = "/nix/var/nix/profiles/system", "/run/current-system"
@@ -62,15 +62,6 @@ WRONG_MOUNT = {
 }
 
 
-@dataclass(frozen=True)
-class Done:
-    """What a script on the machine gave."""
-
-    status: int
-    out: str
-    err: str
-
-
 class Machine:
     """One that is up. Scripts run in it as root, as over ssh, but without depending on any of its services."""
 
@@ -78,13 +69,13 @@ class Machine:
         self._root = root
         self._pid = pid
 
-    def run(self, script: str) -> Done:
+    def run(self, script: str) -> Answer:
         enter = ["nsenter", "-t", str(self._pid), "-m", "-p", "-u", "-i", "-C", "-n", "-r", "-w"]
         clean = ["env", "-i", "PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "HOME=/root"]
         done = subprocess.run(
             [*enter, *clean, "/bin/sh", "-c", script], capture_output=True, text=True, timeout=60, check=False
         )
-        return Done(done.returncode, done.stdout.rstrip("\n"), done.stderr.strip())
+        return Answer(done.returncode, done.stdout.rstrip("\n"), done.stderr.strip())
 
     def out(self, script: str) -> str:
         """What a script that ends well prints."""
@@ -99,9 +90,7 @@ class Machine:
         """The store path of a new system; `starts` is what its switch does last."""
         folder = self._root / "root" / name
         files = {"activate": ACTIVATE, "bin/switch-to-configuration": SWITCH + starts, "name": f"{name}\n"}
-        files |= {f"units/{unit}": text for unit, text in (units or {}).items()} | {
-            f"units/{SERVICE}": SERVICE_FILE
-        }
+        files |= {f"units/{unit}": text for unit, text in {SERVICE: SERVICE_FILE, **(units or {})}.items()}
         for place, text in files.items():
             _put(folder / place, text)
         path = self.out(f"nix-store --add /root/{name}")
@@ -138,17 +127,14 @@ def booted(folder: Path) -> Iterator[Machine]:
                 stdin=subprocess.DEVNULL, stdout=console, stderr=console,
             )  # fmt: skip
         try:
-            until(
-                lambda: nspawn.poll() is not None or _first_process(nspawn.pid) is not None, what="its process 1"
-            )
+            until(lambda: nspawn.poll() is not None or _first_process(nspawn.pid), what="its process 1")
             if (first := _first_process(nspawn.pid)) is None:
                 pytest.skip(f"no machine can be started here: {(folder / 'console').read_text()[-300:]}")
             machine = Machine(root, first)
             up = ("running", "degraded")
             until(lambda: machine.run("systemctl is-system-running").out in up, what="the machine to be up")
-            machine.out(
-                "systemctl reset-failed"
-            )  # what this machine's own units miss in a container is nothing here
+            # What this machine's own units miss in a container is nothing here.
+            machine.out("systemctl reset-failed")
             yield machine
         finally:
             nspawn.kill()

@@ -83,6 +83,20 @@ class Switch:
         assert self.world.out(CURRENT) == self.home
         self.bridge_is_back()
 
+    def host_comes_back_by_itself(self) -> None:
+        """Nobody can log in until the host's own revert has made it what it was."""
+        until(lambda: not self.world.reachable(), "ssh to be gone")
+        until(self.world.reachable, "the host's own revert to bring ssh back")
+        self.world.disconnect()
+        self.world.until(CURRENT, self.home)
+        self.bridge_is_back()
+
+    def host_is_gone(self) -> None:
+        """Nobody can log in, and what was armed is gone too."""
+        until(lambda: not self.world.reachable(), "ssh to be gone")
+        until(lambda: disarmed(self.world), "the armed revert to be gone")
+        self.world.disconnect()
+
     def bridge_is_back(self) -> None:
         self.world.until(STATE, "running")
         assert "recipe-maintainers/ghost" not in self.world.out(ENVIRONMENT)
@@ -183,11 +197,7 @@ def test_a_revert_without_default_dependencies_survives_emergency_mode(world: Ho
     attribute = "cc-ci" if fault else "cc-ci-incus"
     switch = Switch(world, dead_man_s=2.0, attribute=attribute, properties=("DefaultDependencies=no",))
     switch.start()
-    until(lambda: not world.reachable(), "ssh to be gone")
-    until(world.reachable, "the host's own revert to bring ssh back")
-    world.disconnect()
-    world.until(CURRENT, switch.home)
-    switch.bridge_is_back()
+    switch.host_comes_back_by_itself()
     assert world.run("systemctl is-active emergency.target multi-user.target").out.split() == [
         "inactive",
         "active",
@@ -292,11 +302,7 @@ def _breaks_bridge(world: HostWorld) -> None:
 def _ssh_gone_for_good(world: HostWorld) -> None:
     switch = Switch(world, dead_man_s=2.0)
     switch.start()
-    until(lambda: not world.reachable(), "ssh to be gone")
-    until(world.reachable, "the host's own revert to bring ssh back")
-    world.disconnect()
-    world.until(CURRENT, switch.home)
-    switch.bridge_is_back()
+    switch.host_comes_back_by_itself()
 
 
 def _ssh_gone_for_a_while(world: HostWorld) -> None:
@@ -312,18 +318,14 @@ def _ssh_gone_for_a_while(world: HostWorld) -> None:
 def _emergency(world: HostWorld) -> None:
     switch = Switch(world, dead_man_s=60.0)
     switch.start()
-    until(lambda: not world.reachable(), "ssh to be gone")
-    until(lambda: disarmed(world), "the armed revert to be gone")
-    world.disconnect()
+    switch.host_is_gone()
 
 
 def _freezes(world: HostWorld) -> None:
     """Whatever was armed, and however, is gone with everything else."""
     switch = Switch(world, dead_man_s=60.0, properties=("DefaultDependencies=no",))
     switch.start()
-    until(lambda: not world.reachable(), "ssh to be gone")
-    until(lambda: disarmed(world), "the armed revert to be gone")
-    world.disconnect()
+    switch.host_is_gone()
 
 
 def _bridge_stays(world: HostWorld) -> None:

@@ -7,9 +7,7 @@ forge's API, and then asked to go.
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import httpx
 import pytest
@@ -18,7 +16,6 @@ from fixtures import mirrors
 from fixtures.errors import Conflict, Unknown
 from fixtures.journal import Change
 from fixtures.mirrors import MirrorWork, moved_tags, step_for
-from fixtures.rehearsal.forge.faults import FILE as FAULTS
 from fixtures.roster import load_roster
 from fixtures.run import Run
 from fixtures.site import load_site
@@ -71,18 +68,6 @@ def make(run: Run) -> None:
     MirrorWork(run, run.writer, step_for(recipe, run.now)).do()
 
 
-@contextmanager
-def losing_the_creation(station: Station, action: str) -> Iterator[None]:
-    """The forge breaks the next creation of a repository."""
-    rule = {"method": "POST", "path": "^/api/v1/orgs/[^/]+/repos$", "times": 1, "action": action}
-    file = station.world / FAULTS
-    file.write_text(json.dumps([rule]))
-    try:
-        yield
-    finally:
-        file.unlink()
-
-
 def creation(changes: list[Change]) -> Change:
     return next(change for change in changes if change.kind == mirrors.CREATE)
 
@@ -100,11 +85,12 @@ def test_a_mirror_that_nobody_touched_goes_again(run: Run, created: list[Change]
 def test_a_creation_whose_answer_was_lost_is_looked_up(run: Run, person: Person, station: Station) -> None:
     """It is there, with this run's mark, and is filled; one that never arrived is not made a second time."""
     eyes = Eyes(station.settings)
-    with losing_the_creation(station, "reset"), pytest.raises(Unknown):
+    creation_of_one = {"method": "POST", "path": "^/api/v1/orgs/[^/]+/repos$", "times": 1}
+    with station.breaking(creation_of_one | {"action": "reset"}), pytest.raises(Unknown):
         make(run)
     assert person("GET").status_code == 404
     assert run.journal.changes()[-1].result == "unknown"
-    with losing_the_creation(station, "reset-after"):
+    with station.breaking(creation_of_one | {"action": "reset-after"}):
         make(run)
     assert eyes.refs(MISSING) == eyes.refs(MISSING, upstream=True) != {}
     newest = next(change for change in reversed(run.journal.changes()) if change.kind == mirrors.CREATE)

@@ -11,7 +11,6 @@ chooses). ``MUSTER_ALL_CRASH_POINTS=1`` tries each picture in both ways.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +20,6 @@ from datetime import date
 import pytest
 
 from fixtures.journal import FILE_NAME, read
-from fixtures.rehearsal.forge.faults import FILE as FAULTS
 from tests_meta.crash_points import (
     BACK,
     BACK_AGAIN,
@@ -93,17 +91,16 @@ def test_what_cannot_be_settled_now_is_said_and_settled_later(filmed: Filmed) ->
     interrupted. Then it is settled."""
     lane, film = filmed.lane, filmed.film
     picture = [one for one in film.pictures if "Workspace.push" in one.boundary][-1]
-    reports, faults = lane.folder / "reports-later", lane.world / FAULTS
+    reports = lane.folder / "reports-later"
     put_back(lane, picture, reports)
     (killed,) = (reports / "runs").iterdir()
     try:
-        faults.write_text(json.dumps([{"method": "*", "path": "git-(upload|receive)-pack", "action": "reset"}]))
-        for arguments in (BACK_AGAIN, ()):
-            ran = lane.visit(*arguments, reports=reports)
-            assert (ran.exit, ran.summary["verdict"]) == (12, "rollback-failed"), ran.output
-            assert [one["do"] for one in ran.of("finding") if killed.name in one["id"]] != []
-            assert read(killed / FILE_NAME).of("end") == []
-        faults.unlink()
+        with lane.breaking({"method": "*", "path": "git-(upload|receive)-pack", "action": "reset"}):
+            for arguments in (BACK_AGAIN, ()):
+                ran = lane.visit(*arguments, reports=reports)
+                assert (ran.exit, ran.summary["verdict"]) == (12, "rollback-failed"), ran.output
+                assert [one["do"] for one in ran.of("finding") if killed.name in one["id"]] != []
+                assert read(killed / FILE_NAME).of("end") == []
         interrupt = {"MUSTER_STOP_AT": "wrote Workspace.push", "MUSTER_STOP_BY": "INT"}
         ran = lane.visit(*BACK_AGAIN, "-p", "tests_meta.crash_plugin", reports=reports, env=interrupt)
         assert (ran.exit, ran.summary["verdict"]) == (2, "failed"), ran.output

@@ -19,7 +19,7 @@ from fixtures.deadman import (
     state_command,
     switch_state,
 )
-from fixtures.site import DEFAULT_INSPECTION, DEFAULT_LOGS
+from fixtures.site import Bridge
 from fixtures.world import nixos, sections
 from fixtures.world.bridge import BridgeTask, Systemd
 from fixtures.world.nixos import Generation
@@ -54,15 +54,13 @@ class Switch:
         link, path = self.machine.out(f"readlink {PROFILE}; readlink -f {PROFILE}").splitlines()
         return Generation(int(link.split("-")[1]), path)
 
-    def plan(
-        self, *, dead_man_s: float = NEVER_S, switch_s: float = 60.0, to: str = "", **system: object
-    ) -> SwitchPlan:
+    def plan(self, *, dead_man_s: float = NEVER_S, switch_s: float = 60.0, **system: object) -> SwitchPlan:
         units = SwitchUnits(f"20260602T001300Z-{self._name}")
         return SwitchPlan(
             units=units,
             before=self.before,
             running=self.home,
-            to_path=to or self.machine.system("other", **system),  # type: ignore[arg-type]
+            to_path=self.machine.system("other", **system),  # type: ignore[arg-type]
             profile=PROFILE,
             current=CURRENT,
             script=f"{nixos.RUN}/{units.script}",
@@ -113,10 +111,16 @@ class Switch:
         until(self.is_back, within_s=30.0, what="the machine to be back")
         self.machine.until("cat /boot-default", self.home)
 
+    def go_back(self, plan: SwitchPlan) -> None:
+        """As muster does it; what the revert itself leaves is still there."""
+        self.machine.out(plan.revert_now_script())
+        self.await_back()
+        self.machine.until(active_state_command(plan.units.revert), "inactive")
+
 
 def task_of(machine: Machine, bridge: Systemd) -> BridgeTask:
     """The bridge as muster's probe script reads it."""
-    commands = {name: text.replace("{service}", bridge.service) for name, text in bridge.commands().items()}
+    commands = bridge.commands()
     return bridge.task(sections.parse(machine.out(sections.script(commands)), commands, where="machine"))
 
 
@@ -170,9 +174,7 @@ def test_a_switch_that_hangs_is_stopped_at_its_time_limit(machine: Machine, swit
     switch.start(plan)
     assert switch.ended(plan).result == "timeout"
     assert machine.out(f"readlink -f {CURRENT}") == plan.to_path
-    machine.out(plan.revert_now_script())
-    switch.await_back()
-    machine.until(active_state_command(plan.units.revert), "inactive")
+    switch.go_back(plan)
     machine.out(plan.clear_script())
     assert switch.left() == set()
 
@@ -183,9 +185,7 @@ def test_a_switch_that_fails_tells_how(machine: Machine, switch: Switch) -> None
     switch.start(plan)
     assert switch.ended(plan) == SwitchState(active=False, result="exit-code", exit_status=4)
     assert switch.failed_units() == {f"{plan.units.switch}.service"}
-    machine.out(plan.revert_now_script())
-    switch.await_back()
-    machine.until(active_state_command(plan.units.revert), "inactive")
+    switch.go_back(plan)
     machine.out(plan.clear_script())
     assert (switch.left(), switch.failed_units()) == (set(), set())
 
@@ -197,7 +197,8 @@ def test_a_bridge_that_is_a_unit_is_read(machine: Machine) -> None:
         "systemd-run --quiet --unit=ccci-bridge --service-type=exec -E POLL_REPOS=org/cc-ci,org/ghost "
         f"/bin/sh -c 'echo {said} && exec sleep infinity'"
     )
-    bridge = Systemd("ccci-bridge.service", "POLL_REPOS", DEFAULT_INSPECTION["systemd"], DEFAULT_LOGS["systemd"])
+    site = Bridge(runtime="systemd", service="ccci-bridge.service")
+    bridge = Systemd(site.service, "POLL_REPOS", site.inspect_command, site.log_command)
     until(lambda: task_of(machine, bridge).log != (), what="its first words")
     task = task_of(machine, bridge)
     assert (task.running, task.poll_set, task.log) == (True, "org/cc-ci,org/ghost", (said,))
@@ -232,20 +233,14 @@ def test_going_back_needs_no_timer(machine: Machine, switch: Switch) -> None:
     """Never armed, armed, and after a revert that failed: the same script brings the machine back."""
     plan = switch.plan()
     machine.out(plan.switch_script())
-    machine.out(plan.revert_now_script())
-    switch.await_back()
-    machine.until(active_state_command(plan.units.revert), "inactive")
+    switch.go_back(plan)
     machine.out(plan.switch_script())
     machine.out(f"systemd-run --quiet --unit={plan.units.revert} /bin/false")
     machine.until(active_state_command(plan.units.revert), "failed")
-    machine.out(plan.revert_now_script())
-    switch.await_back()
-    machine.until(active_state_command(plan.units.revert), "inactive")
+    switch.go_back(plan)
     switch.start(plan)
     assert switch.ended(plan).result == "success"
-    machine.out(plan.revert_now_script())
-    switch.await_back()
-    machine.until(active_state_command(plan.units.revert), "inactive")
+    switch.go_back(plan)
     machine.out(plan.clear_script())
     assert switch.left() == set()
 
@@ -284,7 +279,7 @@ def test_garbage_is_collected_while_a_revert_is_armed(machine: Machine, switch: 
     switch.fire(plan)
     until(lambda: machine.run(f"readlink -f {PROFILE}").out == switch.home, what="the profile to be back")
     machine.until("cat /boot-default", switch.home)
-    assert machine.out(f"readlink -f {CURRENT}") == switch.home
+    machine.until(f"readlink -f {CURRENT}", switch.home)
     machine.out(plan.hold_script())
     machine.until(active_state_command(plan.units.revert), "inactive")
     machine.out(plan.clear_script())
@@ -298,9 +293,7 @@ def test_on_another_machine_nothing_is_armed(machine: Machine, switch: Switch) -
     assert switch.left() == set()
     switch.start(plan, guard="test x = x")
     assert switch.left() == set(plan.units.all)
-    machine.out(plan.revert_now_script())
-    switch.await_back()
-    machine.until(active_state_command(plan.units.revert), "inactive")
+    switch.go_back(plan)
     machine.out(plan.clear_script())
 
 
