@@ -8,9 +8,12 @@ the bus, installs its units, reloads systemd and starts what is wanted.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
+import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +25,7 @@ from tests_meta.ci_world import until
 from tests_meta.host_world import Answer
 
 SYSTEMD = "/lib/systemd/systemd"
+LOCK = Path(tempfile.gettempdir(), "muster-machine.lock")
 PROFILE, CURRENT = "/nix/var/nix/profiles/system", "/run/current-system"
 UNITS = "etc/systemd/system"
 # A service that a person would miss: it stands for the ssh server.
@@ -83,6 +87,10 @@ class Machine:
         assert done.status == 0, f"{script}: exit {done.status}: {done.err}"
         return done.out
 
+    def process(self) -> Path:
+        """Its process 1 in this machine's /proc; there only while the machine is."""
+        return Path(f"/proc/{self._pid}")
+
     def until(self, script: str, wanted: str, *, within_s: float = 30.0) -> None:
         until(lambda: self.run(script).out == wanted, within_s=within_s, what=f"{script} to print {wanted!r}")
 
@@ -109,8 +117,19 @@ def _put(path: Path, text: str) -> None:
 
 @contextmanager
 def booted(folder: Path) -> Iterator[Machine]:
-    """A machine that has come up, until the block is over. Skips where none can be started."""
+    """A machine that has come up, until the block is over. Skips where none can be started.
+
+    One at a time: two would share a control group, and stop each other's services.
+    """
     _demand(folder)
+    with open(LOCK, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with _booted(folder) as machine:
+            yield machine
+
+
+@contextmanager
+def _booted(folder: Path) -> Iterator[Machine]:
     root = folder / "root"
     for name in ("upper", "work", "root"):
         (folder / name).mkdir(parents=True)
@@ -122,8 +141,8 @@ def booted(folder: Path) -> Iterator[Machine]:
         _lay(root)
         with open(folder / "console", "wb") as console:
             nspawn = subprocess.Popen(
-                ["systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--private-network", "--boot",
-                 "--console=pipe", "--directory", str(root)],
+                ["systemd-nspawn", "--quiet", f"--machine=muster-{os.getpid()}", "--register=no", "--keep-unit",
+                 "--private-network", "--boot", "--console=pipe", "--directory", str(root)],
                 stdin=subprocess.DEVNULL, stdout=console, stderr=console,
             )  # fmt: skip
         try:
@@ -137,7 +156,11 @@ def booted(folder: Path) -> Iterator[Machine]:
             machine.out("systemctl reset-failed")
             yield machine
         finally:
-            nspawn.kill()
+            # With its process 1 everything in it ends, and then nspawn. With nspawn, nspawn alone would end.
+            if first := _first_process(nspawn.pid):
+                os.kill(first, signal.SIGKILL)
+            else:
+                nspawn.kill()
             nspawn.wait()
     finally:
         subprocess.run(["umount", "--lazy", str(root)], check=True)
