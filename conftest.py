@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from fixtures import (
-    deployment,
-    enrollment,
-    expectation,
-    mirrors,
-    options,
-    plugin,
-    preflight,
-    resumption,
-    suites,
-    triggers,
-)
+from fixtures.deploy import fixture as deployment
+from fixtures.enrollment import fixture as enrollment
+from fixtures.mirrors import fixture as mirrors
+from fixtures.plugin import hooks as plugin
+from fixtures.plugin import options
+from fixtures.preflight import fixture as preflight
+from fixtures.resume import fixture as resumption
+from fixtures.run import expectation
+from fixtures.suites import fixture as suites
+from fixtures.triggers import fixture as triggers
 
 FIXTURES = (expectation, preflight, mirrors, suites, enrollment, deployment, triggers, resumption, plugin)
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import pytest
 
-from fixtures.deployment import wanted_identity
+from fixtures.deploy.fixture import wanted_identity
 from fixtures.errors import MusterError
-from fixtures.expectation import Expectation
-from fixtures.gates import Gate
-from fixtures.mirrors import MAIN
-from fixtures.preflight import Preflight, clock_differences
-from fixtures.run import Run
+from fixtures.mirrors.fixture import MAIN
+from fixtures.preflight.fixture import Preflight, clock_differences
+from fixtures.run.context import Run
+from fixtures.run.expectation import Expectation
+from fixtures.run.gates import Gate
 
 pytestmark = pytest.mark.dependency(scope="session")
 
@@ -160,7 +160,7 @@ def test_nothing_was_written(run: Run, preflight: Preflight, expect: Expectation
         "changes in the journal",
         expected=0,
         seen=len(run.journal.changes()),
-        check=f"python -m fixtures.journal show {run.folder}",
+        check=f"python -m fixtures.journal.writer show {run.folder}",
     )
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import pytest
 
-from fixtures.expectation import Expectation
-from fixtures.gates import Gate
-from fixtures.mirrors import MAIN, Mirrors, missing_tags
-from fixtures.run import Run
-from fixtures.world.forge_values import Repository
+from fixtures.clients.forge_values import Repository
+from fixtures.mirrors.fixture import MAIN, Mirrors, missing_tags
+from fixtures.run.context import Run
+from fixtures.run.expectation import Expectation
+from fixtures.run.gates import Gate
 
 pytestmark = pytest.mark.dependency(depends=["phase 0"], scope="session")
 

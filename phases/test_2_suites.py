@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import pytest
 
-from fixtures.expectation import Expectation
-from fixtures.gates import Gate
-from fixtures.run import Run
-from fixtures.suite_files import Suite
-from fixtures.suites import Suites
+from fixtures.ccci.suites import Suite
+from fixtures.run.context import Run
+from fixtures.run.expectation import Expectation
+from fixtures.run.gates import Gate
+from fixtures.suites.fixture import Suites
 
 pytestmark = pytest.mark.dependency(depends=["phase 1"], scope="session")
 

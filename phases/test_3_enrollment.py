@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import pytest
 
-from fixtures.enrollment import Enrollment
-from fixtures.expectation import Expectation
-from fixtures.gates import Gate
-from fixtures.run import Run
-from fixtures.suite_files import Suite
+from fixtures.ccci.suites import Suite
+from fixtures.enrollment.fixture import Enrollment
+from fixtures.run.context import Run
+from fixtures.run.expectation import Expectation
+from fixtures.run.gates import Gate
 
 pytestmark = pytest.mark.dependency(depends=["phase 2"], scope="session")
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import pytest
 
-from fixtures import nix_edit
-from fixtures.deployment import Deployment
-from fixtures.enrollment import Enrollment
-from fixtures.expectation import Expectation
-from fixtures.gates import Gate
-from fixtures.pollset import PollSet
-from fixtures.run import Run
+from fixtures.ccci import nix_edit
+from fixtures.ccci.poll_set import PollSet
+from fixtures.deploy.fixture import Deployment
+from fixtures.enrollment.fixture import Enrollment
+from fixtures.run.context import Run
+from fixtures.run.expectation import Expectation
+from fixtures.run.gates import Gate
 from fixtures.survey import running_poll_set
 
 pytestmark = pytest.mark.dependency(depends=["phase 3"], scope="session")

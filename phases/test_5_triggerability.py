@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import pytest
 
-from fixtures import standing
-from fixtures.expectation import Expectation
-from fixtures.gates import Gate
-from fixtures.options import Mode
-from fixtures.run import Run
-from fixtures.scratch import PREFIX
+from fixtures.plugin.options import Mode
+from fixtures.run.context import Run
+from fixtures.run.expectation import Expectation
+from fixtures.run.gates import Gate
 from fixtures.survey import running_poll_set
-from fixtures.triggers import Triggers
+from fixtures.triggers.fixture import Triggers
+from fixtures.verdicts import classes as standing
+from fixtures.verdicts.scratch_pull import PREFIX
 
 pytestmark = pytest.mark.dependency(depends=["phase 4"], scope="session")
 

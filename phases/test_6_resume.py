@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import pytest
 
-from fixtures.expectation import Expectation
-from fixtures.gates import Gate
-from fixtures.resumption import Resumption
-from fixtures.roll import covered, mirrored, polled
-from fixtures.run import Run
+from fixtures.resume.fixture import Resumption
+from fixtures.run.context import Run
+from fixtures.run.expectation import Expectation
+from fixtures.run.gates import Gate
+from fixtures.run.recipe_status import covered, mirrored, polled
 from fixtures.survey import Survey
 
 pytestmark = pytest.mark.dependency(depends=["phase 5"], scope="session")

@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fixtures.journal import FILE_NAME as JOURNAL
-from fixtures.secret import Secret
-from reports import files, history, page, pytest_table, summary
-from reports.files import Problem
-from reports.reading import load
-from reports.record import RunRecord
-from reports.redaction import Redactor
+from fixtures.config.redaction import Redactor
+from fixtures.config.secret import Secret
+from fixtures.journal import files
+from fixtures.journal.files import Problem
+from fixtures.journal.lines import FILE_NAME as JOURNAL
+from fixtures.journal.reading import load
+from fixtures.journal.run_record import RunRecord
+from reports import history, page, pytest_table, summary
 
 REPORT = "report.html"
 JUNIT = "junit.xml"

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from fixtures.journal import FILE_NAME as JOURNAL
+from fixtures.journal.lines import FILE_NAME as JOURNAL
 from reports import history, machine, render
 from reports.words import span
 

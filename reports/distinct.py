@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from reports.record import PHASES, Assertion, Finding, RunRecord
+from fixtures.journal.run_record import PHASES, Assertion, Finding, RunRecord
 from reports.sections.todo import tasks
 from reports.words import verdict_word
 

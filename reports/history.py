@@ -14,10 +14,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from fixtures.journal import FILE_NAME as JOURNAL
-from reports import files, summary
-from reports.reading import load
-from reports.record import INTERRUPTED, moment
+from fixtures.journal import files
+from fixtures.journal.lines import FILE_NAME as JOURNAL
+from fixtures.journal.reading import load
+from fixtures.journal.run_record import INTERRUPTED, moment
+from reports import summary
 
 QUIET = ("converged", "unchanged", "planned")
 # What says the same when it says it again the next night; a rollback or an interruption is an event each time.

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import httpx
 
+from fixtures.config.secret import Secret
 from fixtures.errors import Unreachable
-from fixtures.secret import Secret
-from reports import files, summary
-from reports.record import COLUMNS, RunRecord
+from fixtures.journal import files
+from fixtures.journal.run_record import COLUMNS, RunRecord
+from reports import summary
 from reports.sections.todo import tasks
 from reports.words import plural, span
 

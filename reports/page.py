@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
+from fixtures.journal.run_record import RunRecord
 from reports.html_safety import Html, csp, h, raw
 from reports.pytest_table import SCRIPT_ID, PytestTable
 from reports.pytest_table import section as pytest_section
-from reports.record import RunRecord
 from reports.sections.assertions import assertions
 from reports.sections.banner import banner
 from reports.sections.changes import changes

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from pytest_metadata.plugin import metadata_key  # type: ignore[import-untyped]
 
-from fixtures.secret import Secret
+from fixtures.config.redaction import Redactor
+from fixtures.config.secret import Secret
 from reports import JUNIT, REPORT
 from reports.html_safety import Html, h, text
-from reports.redaction import Redactor
 
 NAME = "muster-report"
 

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from reports.record import RecordedChange, RollRow, RunRecord, Standing, Verdict, stamp
+from fixtures.journal.run_record import RecordedChange, RollRow, RunRecord, Standing, Verdict, stamp
 
 SCHEMA = 1
 FILE_NAME = "summary.json"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from reports.record import RunRecord
+from fixtures.journal.run_record import RunRecord
 
 _SHA = re.compile(r"\b[0-9a-f]{40}\b|\b[0-9a-f]{64}\b")
 # git's name for "no commit": the old side of a branch that is made, the new side of one that is deleted.

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import httpx
 
 import fixtures.rehearsal
-from fixtures.rehearsal.forge.store import Store
+from fixtures.rehearsal.forge_embedded.store import Store
 from fixtures.rehearsal.settings import WorldSettings
 
 PACKAGE = Path(str(fixtures.rehearsal.__file__)).parent
@@ -29,6 +29,8 @@ ORG = "recipe-maintainers"
 # A REF that no mirror has: its build clones, fails to fetch, and is red in a tenth of a second.
 NO_SUCH_COMMIT = "f" * 40
 MEMBER_SCOPES = "write:repository,write:issue,read:organization,read:user"
+# The module behind each part that these tests start alone.
+MODULES = {"forge": "forge_embedded", "ci": "drone_embedded", "drone": "drone_real"}
 
 
 def free_ports(count: int) -> list[int]:
@@ -75,7 +77,7 @@ def git(bare: Path, *arguments: str, given: bytes = b"") -> str:
 def functional_tests(recipe: str) -> set[str]:
     """The functional tests that a recipe's files hold, read without running them, as results name them."""
     found = set()
-    for path in (PACKAGE / "ccci" / "tests" / recipe / "functional").glob("test_*.py"):
+    for path in (PACKAGE / "initial_state" / "ccci" / "tests" / recipe / "functional").glob("test_*.py"):
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
                 found.add(f"functional/{path.name}::{node.name}")
@@ -84,7 +86,7 @@ def functional_tests(recipe: str) -> set[str]:
 
 def ccci_tree() -> dict[str, str | Path]:
     """The cc-ci repository as the rehearsal seeds it."""
-    base = PACKAGE / "ccci"
+    base = PACKAGE / "initial_state" / "ccci"
     found = (path for path in base.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     return {str(path.relative_to(base)): path for path in found}
 
@@ -102,7 +104,7 @@ class World:
         """Start one of the world's processes and wait for its READY."""
         with (self.settings.root / f"{part}.log").open("a") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", f"fixtures.rehearsal.{part}", str(self.settings.root)],
+                [sys.executable, "-m", f"fixtures.rehearsal.{MODULES.get(part, part)}", str(self.settings.root)],
                 cwd=ROOT,
                 stdout=subprocess.PIPE,
                 stderr=log,

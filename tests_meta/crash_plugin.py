@@ -21,11 +21,11 @@ from typing import Any
 
 import pytest
 
-from fixtures.journal import Observer
-from fixtures.session import OBSERVER
-from fixtures.world.git import Workspace
-from fixtures.world.host import HostWriter
-from fixtures.world.http import Http
+from fixtures.clients.git import Workspace
+from fixtures.clients.host import HostWriter
+from fixtures.clients.http import Http
+from fixtures.journal.writer import Observer
+from fixtures.plugin.session import OBSERVER
 
 WORDS = 60
 SYNCED = ("run", "intent", "outcome", "undo", "end")

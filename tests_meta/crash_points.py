@@ -6,8 +6,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from fixtures.journal import FILE_NAME, changes_of, read
-from fixtures.mirrors import CREATE
+from fixtures.journal.lines import FILE_NAME
+from fixtures.journal.reader import changes_of, read
+from fixtures.mirrors.fixture import CREATE
 from tests_meta.fault_lanes import Lane, Sight, converged_but, live_differs
 from tests_meta.film import Film, Picture, content_of, put_back
 from tests_meta.rehearsals import Ran

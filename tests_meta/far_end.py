@@ -10,12 +10,12 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+from fixtures.clients.host import HostAddress
 from fixtures.rehearsal.host.keys import key_pair
 from fixtures.rehearsal.host.layout import HostPaths
 from fixtures.rehearsal.host.sshd import OpenSsh, SshServer
 from fixtures.rehearsal.host.sshd_paramiko import ParamikoSsh
 from fixtures.rehearsal.world import free_ports
-from fixtures.world.host import HostAddress
 
 
 class Far:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fixtures.rehearsal import expected, forge_faults
-from fixtures.rehearsal.expected import Expected
-from fixtures.rehearsal.host.faults import FAULTS as HOST_FAULTS
-from fixtures.rehearsal.record_faults import FAULTS as OUR_OWN_DISK
+from fixtures.rehearsal.faults import expected
+from fixtures.rehearsal.faults import forge as forge_faults
+from fixtures.rehearsal.faults.expected import Expected
+from fixtures.rehearsal.faults.host import FAULTS as HOST_FAULTS
+from fixtures.rehearsal.faults.record import FAULTS as OUR_OWN_DISK
 from tests_meta.fault_lanes import (
     MIRRORED,
     RECIPES,

@@ -18,8 +18,8 @@ from typing import Any, Protocol
 
 import httpx
 
-from fixtures.rehearsal.forge.store import Store
-from fixtures.rehearsal.gitea.instance import Instance
+from fixtures.rehearsal.forge_embedded.store import Store
+from fixtures.rehearsal.forge_gitea.instance import Instance
 from fixtures.rehearsal.settings import WorldSettings
 
 ROOT = Path(__file__).parents[1]
@@ -129,7 +129,7 @@ class EmbeddedForge:
         self.log = self.settings.root / "forge.log"
         with self.log.open("ab") as stream:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "fixtures.rehearsal.forge", str(self.settings.root)],
+                [sys.executable, "-m", "fixtures.rehearsal.forge_embedded", str(self.settings.root)],
                 cwd=ROOT,
                 stdout=subprocess.PIPE,
                 stderr=stream,

@@ -23,7 +23,7 @@ from aiohttp import web
 from fixtures.rehearsal import tls
 from fixtures.rehearsal.apps import hedgedoc
 
-PAYLOAD = Path(__file__).parent.parent / "fixtures" / "payload"
+PAYLOAD = Path(__file__).parent.parent / "fixtures" / "shipped" / "payload"
 SUITE = PAYLOAD / "hedgedoc"
 SUITE_WITHIN_S = 90.0
 

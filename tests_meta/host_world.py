@@ -17,8 +17,8 @@ from pathlib import Path
 
 import paramiko
 
-from fixtures.rehearsal.forge.store import Store
-from fixtures.rehearsal.host import faults
+from fixtures.rehearsal.faults import host as faults
+from fixtures.rehearsal.forge_embedded.store import Store
 from fixtures.rehearsal.host.layout import HostPaths
 from fixtures.rehearsal.host.prepare import prepare
 from fixtures.rehearsal.host.removal import remove
@@ -33,6 +33,8 @@ ENROLL = (
     "cd ~/cc-ci && sed -i 's#uptime-kuma\"#uptime-kuma,recipe-maintainers/ghost\"#' nix/modules/bridge.nix"
     " && git commit -qam enroll"
 )
+# The module behind each part that these tests start alone.
+MODULES = {"forge": "forge_embedded", "ci": "drone_embedded", "drone": "drone_real"}
 
 
 def free_port() -> int:
@@ -121,7 +123,7 @@ class HostWorld:
         """A process of the world; returns when it has said READY."""
         log = (self.settings.logs_dir / f"{part}.log").open("a")
         process = subprocess.Popen(
-            [sys.executable, "-m", f"fixtures.rehearsal.{part}", str(self.settings.root)],
+            [sys.executable, "-m", f"fixtures.rehearsal.{MODULES.get(part, part)}", str(self.settings.root)],
             cwd=PROJECT,
             stdout=subprocess.PIPE,
             stderr=log,

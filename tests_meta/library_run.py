@@ -5,15 +5,16 @@ from __future__ import annotations
 from datetime import date
 from pathlib import Path
 
-from fixtures.journal import FILE_NAME, Journal
-from fixtures.options import Mode, Options
+from fixtures.clients.waiting import Waiter
+from fixtures.clients.world import reading, resolve, writing
+from fixtures.config.roster import Roster
+from fixtures.config.site import Site
+from fixtures.journal.lines import FILE_NAME
+from fixtures.journal.writer import Journal
+from fixtures.plugin.options import Mode, Options
 from fixtures.rehearsal.parts import choose
-from fixtures.roster import Roster
-from fixtures.run import Run
-from fixtures.site import Site
+from fixtures.run.context import Run
 from fixtures.survey import take
-from fixtures.waiting import Waiter
-from fixtures.world.connect import reading, resolve, writing
 
 
 def open_run(

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.journal import Observer
-from fixtures.session import OBSERVER
+from fixtures.journal.writer import Observer
+from fixtures.plugin.session import OBSERVER
 from tests_meta.bare_commits import commit_file
 
 

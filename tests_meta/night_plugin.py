@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures import nightly
+from fixtures.notify import missed_nights as nightly
 from reports import history, lasting
 
 

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from fixtures.nix_eval import NOT_INSTALLED
+from fixtures.ccci.nix_eval import NOT_INSTALLED
 
 NIX = shutil.which("nix-instantiate")
 WITHOUT_NIX = NOT_INSTALLED

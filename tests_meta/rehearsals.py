@@ -22,13 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fixtures.config.roster import ROSTER_FILE
 from fixtures.rehearsal import world as rehearsal_world
 from fixtures.rehearsal.parts import Chosen
 from fixtures.rehearsal.settings import SETTINGS_FILE, WorldSettings
 from fixtures.rehearsal.settings import load as load_settings
 from fixtures.rehearsal.site_file import SITE_FILE
 from fixtures.rehearsal.world import Rehearsal
-from fixtures.roster import ROSTER_FILE
 from tests_meta import warm_runs
 
 ROOT = Path(__file__).parents[1]

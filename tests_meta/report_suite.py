@@ -20,8 +20,8 @@ CONFTEST = """
 import json, os
 from pathlib import Path
 import pytest
-from fixtures.journal import Journal
-from fixtures.secret import Secret
+from fixtures.journal.writer import Journal
+from fixtures.config.secret import Secret
 from reports import finish, machine, pytest_report
 
 RUN = Path(__file__).parent / "runs" / "20260602T001300Z-tiny-apply"

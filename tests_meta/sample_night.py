@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from fixtures.journal import Journal
+from fixtures.journal.writer import Journal
 
 MIDNIGHT = datetime(2026, 6, 2, 0, 13, 0, tzinfo=UTC)
 OLD = (
@@ -68,8 +68,8 @@ class Clock:
     def installed(self) -> Iterator[None]:
         """The journal's own clock, for the time of the block."""
         with (
-            mock.patch("fixtures.journal.utc_now", self.utc),
-            mock.patch("fixtures.journal.time", SimpleNamespace(monotonic=self.monotonic)),
+            mock.patch("fixtures.journal.writer.utc_now", self.utc),
+            mock.patch("fixtures.journal.writer.time", SimpleNamespace(monotonic=self.monotonic)),
         ):
             yield
 

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from fixtures.errors import Unknown
-from fixtures.journal import Journal
+from fixtures.journal.writer import Journal
 from tests_meta.sample_night import (
     DRONE,
     FORGE,
@@ -82,7 +82,7 @@ def _converged(night: Night) -> None:
         "warning",
         "immich is red at restore: the ci_marker table is missing.",
         where=f"{DRONE}/{ORG}/cc-ci/121",
-        do="Fix the recipe's backup, or enter it as known red in `fixtures/roster.toml` with a date.",
+        do="Fix the recipe's backup, or enter it as known red in `fixtures/config/roster.toml` with a date.",
         recipe="immich",
     )
     night.journal.write("roll", moment="final", recipes=roll(night.recipes, wanting={}, proven=PROVEN))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.config.site import load_site
 from fixtures.errors import BadSetting
-from fixtures.site import load_site
 
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
 

@@ -13,17 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fixtures.options import Mode
+from fixtures.clients.forge_values import PullRequest
+from fixtures.config.roster import Recipe, Roster
+from fixtures.config.site import load_site
+from fixtures.plugin.options import Mode
 from fixtures.rehearsal.site_file import SITE_FILE, write_site
-from fixtures.roster import Recipe, Roster
-from fixtures.run import Run
-from fixtures.site import load_site
-from fixtures.world.forge_values import PullRequest
+from fixtures.run.context import Run
 from tests_meta.ci_world import ORG, World, running
 from tests_meta.library_run import close_run, open_run
 from tests_meta.test_bridge import bridge
 
-PAYLOAD = Path(__file__).parents[1] / "fixtures" / "payload"
+PAYLOAD = Path(__file__).parents[1] / "fixtures" / "shipped" / "payload"
 BRANCH = "muster/suite-"
 GOOD = """import urllib.request
 

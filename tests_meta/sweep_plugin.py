@@ -29,8 +29,8 @@ from typing import Any
 import httpx
 import pytest
 
-from fixtures.world.git import Remote, Workspace
-from fixtures.world.host import CommandResult, Held, HostReader, HostWriter, OutOfTime
+from fixtures.clients.git import Remote, Workspace
+from fixtures.clients.host import CommandResult, Held, HostReader, HostWriter, OutOfTime
 
 VARIABLE = re.compile(r"[0-9a-f]{40}|\d{8}t\d+z?[-a-z]*|[0-9a-z]{32}-|/tmp/[^\s'\"]*|\d+", re.IGNORECASE)
 LENGTH = 160

@@ -20,9 +20,9 @@ from typing import Any
 
 import pytest
 
+from fixtures.config.secret_reference import FromFile, SecretReference
+from fixtures.config.site import load_site
 from fixtures.errors import BadSetting
-from fixtures.secret_reference import FromFile, SecretReference
-from fixtures.site import load_site
 from tests_meta.rehearsals import Station
 from tests_meta.site_files import MINIMAL, TOKEN, assert_one_sentence, refusal, with_line, write
 from tests_meta.units import confined
@@ -221,9 +221,8 @@ def test_a_user_without_a_home_needs_none(tmp_path: Path) -> None:
     """Without a home folder nothing is looked for in one; what the site names in full is enough."""
     (tmp_path / "state").mkdir()
     site = write(tmp_path, MINIMAL)
-    script = (
-        f"from fixtures.site import load_site; print(load_site(__import__('pathlib').Path({str(site)!r})).host)"
-    )
+    read = f"load_site(__import__('pathlib').Path({str(site)!r})).host"
+    script = f"from fixtures.config.site import load_site; print({read})"
     words = [*confined(tmp_path / "state"), f"PATH={os.defpath}", sys.executable, "-c", script]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

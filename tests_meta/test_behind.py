@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from fixtures import behind, mirrors
+from fixtures.clients.upstream import commits_since
 from fixtures.errors import Unreachable
-from fixtures.rehearsal import histories
-from fixtures.rehearsal.forge.store import Store
-from fixtures.rehearsal.histories import Commit
+from fixtures.mirrors import fixture as mirrors
+from fixtures.mirrors import lag as behind
+from fixtures.rehearsal.forge_embedded.store import Store
+from fixtures.rehearsal.initial_state import histories
+from fixtures.rehearsal.initial_state.histories import Commit
 from fixtures.rehearsal.settings import WorldSettings
-from fixtures.run import Outcome, Run
-from fixtures.world.upstream import commits_since
+from fixtures.run.context import Outcome, Run
 from tests_meta.ci_world import ORG, World, running
 from tests_meta.library_run import close_run
 from tests_meta.verdict_world import NIGHT, Nights, findings

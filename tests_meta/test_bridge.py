@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from fixtures.rehearsal.bridge import parse_trigger
-from fixtures.rehearsal.forge.store import Store
+from fixtures.rehearsal.bridge.poller import parse_trigger
+from fixtures.rehearsal.forge_embedded.store import Store
 from fixtures.rehearsal.settings import WorldSettings
 from tests_meta.ci_world import ORG, ROOT, World, git, running, until
 

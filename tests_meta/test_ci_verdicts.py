@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from fixtures.rehearsal.ci import results
-from fixtures.rehearsal.ci.history import seed_history
+from fixtures.rehearsal.drone_embedded import results
+from fixtures.rehearsal.drone_embedded.history import seed_history
 from fixtures.rehearsal.settings import WorldSettings
 from tests_meta.ci_world import NO_SUCH_COMMIT, ORG, World, ccci_tree, functional_tests, git, running, until
 

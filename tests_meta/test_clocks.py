@@ -15,12 +15,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixtures import triggers, verdicts
-from fixtures.journal import Change
-from fixtures.world.clocks import ClockOffset
-from fixtures.world.drone import Build
-from fixtures.world.forge_values import Comment
-from fixtures.world.http import Http
+from fixtures.clients.clocks import ClockOffset
+from fixtures.clients.drone import Build
+from fixtures.clients.forge_values import Comment
+from fixtures.clients.http import Http
+from fixtures.journal.reader import Change
+from fixtures.triggers import fixture as triggers
+from fixtures.verdicts import testme as verdicts
 from tests_meta.fault_lanes import ROSTER
 from tests_meta.little_server import Answer, serving
 from tests_meta.rehearsals import Ran, muster

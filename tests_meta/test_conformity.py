@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.conformity import Template, differences, template_of
-from fixtures.rehearsal import night
-from fixtures.site import Ccci
-from fixtures.suite_files import payload_suites
+from fixtures.ccci.suites import payload_suites
+from fixtures.config.site import Ccci
+from fixtures.rehearsal.initial_state import night
+from fixtures.suites.conformity import Template, differences, template_of
 from tests_meta.suite_world import GOOD, PAYLOAD, suite
 
-CCCI = Path(__file__).parents[1] / "fixtures" / "rehearsal" / "ccci" / "tests"
+CCCI = Path(__file__).parents[1] / "fixtures" / "rehearsal" / "initial_state" / "ccci" / "tests"
 
 
 def folder(recipe: str) -> dict[str, bytes]:

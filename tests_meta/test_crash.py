@@ -71,7 +71,7 @@ def crashes(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Future[Cra
 
 def test_the_kinds_are_those_of_the_table_of_undos() -> None:
     """Nothing new escapes these tests."""
-    from fixtures.undo import KINDS as UNDOS
+    from fixtures.changes import KINDS as UNDOS
 
     assert sorted(KINDS) == sorted(UNDOS)
     assert set(GONE_ON) | set(TAKEN_BACK) <= set(KINDS)

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fixtures
-from fixtures.deferred import Item, parse_deferred, recipes_of
-from fixtures.roster import load_roster
+from fixtures.ccci.deferred import Item, parse_deferred, recipes_of
+from fixtures.config.roster import load_roster
 
 ITEM = """\
 ### 2026-05-31 — ghost-backup
@@ -183,7 +183,7 @@ def test_recipes_of() -> None:
 
 def test_the_rehearsals_own_registry() -> None:
     """The registry of the rehearsal is free of problems, and its items name the roster's deferred recipes."""
-    folder = Path(fixtures.__file__ or "").parent / "rehearsal" / "ccci"
+    folder = Path(fixtures.__file__ or "").parent / "rehearsal" / "initial_state" / "ccci"
     registry = parse_deferred((folder / "machine-docs" / "DEFERRED.md").read_text())
     roster = load_roster()
     named = {name for item in registry.open for name in recipes_of(item, roster.names)}

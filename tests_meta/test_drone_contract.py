@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from fixtures.rehearsal.ci import pipelines
-from fixtures.rehearsal.ci.model import Build
-from fixtures.rehearsal.ci.store import Store
+from fixtures.rehearsal.drone_embedded import pipelines
+from fixtures.rehearsal.drone_embedded.model import Build
+from fixtures.rehearsal.drone_embedded.store import Store
 from fixtures.rehearsal.settings import WorldSettings
 from tests_meta.ci_world import (
     NO_SUCH_COMMIT,
@@ -252,7 +252,7 @@ def test_cancel_kills_what_runs_and_what_waits(world: World) -> None:
 
 def test_no_matching_pipeline_is_null(world: World) -> None:
     """When no pipeline wants the event the answer is 200 ``null`` and nothing is built."""
-    text = (PACKAGE / "ccci" / ".drone.yml").read_text().replace("- custom", "- promote")
+    text = (PACKAGE / "initial_state" / "ccci" / ".drone.yml").read_text().replace("- custom", "- promote")
     commit = world.push("no-pipeline", {".drone.yml": text})
     answer = world.drone("POST", BUILDS, params={"branch": "no-pipeline", "RECIPE": "ghost", "REF": commit})
     assert (answer.status_code, answer.json()) == (200, None)
@@ -275,7 +275,7 @@ def test_missing_configuration_is_a_500(world: World) -> None:
 
 def test_pipelines_of_ccci() -> None:
     """The repository's own configuration has the two pipelines that its documentation names."""
-    found = pipelines.parse((PACKAGE / "ccci" / ".drone.yml").read_text())
+    found = pipelines.parse((PACKAGE / "initial_state" / "ccci" / ".drone.yml").read_text())
     assert [(pipeline.name, pipeline.events) for pipeline in found] == [
         ("recipe-ci", ("custom",)),
         ("self-test", ("push",)),

@@ -13,9 +13,9 @@ from dataclasses import replace
 
 import pytest
 
-from fixtures.rehearsal import expected
-from fixtures.rehearsal.expected import EXPECTED, Expected
-from fixtures.rehearsal.faults import table
+from fixtures.rehearsal.faults import expected
+from fixtures.rehearsal.faults.expected import EXPECTED, Expected
+from fixtures.rehearsal.faults.table import table
 from tests_meta.fault_attacks import attack, differences
 from tests_meta.fault_lanes import Attack, Lane, in_lanes
 from tests_meta.rehearsals import Ran, muster

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.clients.forge import BeingChecked, ForgeReader, ForgeWriter
+from fixtures.clients.forge_values import FileWrite
+from fixtures.clients.git import ZERO, Remote, Workspace, advertised_refs
+from fixtures.clients.http import Http
+from fixtures.clients.waiting import Seen, Waiter
+from fixtures.config.secret import Secret
 from fixtures.errors import Conflict, Drift, Refused, Unknown
-from fixtures.secret import Secret
-from fixtures.waiting import Seen, Waiter
-from fixtures.world.forge import BeingChecked, ForgeReader, ForgeWriter
-from fixtures.world.forge_values import FileWrite
-from fixtures.world.git import ZERO, Remote, Workspace, advertised_refs
-from fixtures.world.http import Http
 from tests_meta.forge_server import ORG, ForgeUnderTest, forge
 from tests_meta.little_server import serving
 

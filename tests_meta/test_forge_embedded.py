@@ -15,9 +15,9 @@ from typing import Any
 import httpx
 import pytest
 
-from fixtures.rehearsal.forge.bare import Bare
-from fixtures.rehearsal.forge.faults import FILE
-from fixtures.rehearsal.forge.store import Store
+from fixtures.rehearsal.forge_embedded.bare import Bare
+from fixtures.rehearsal.forge_embedded.store import Store
+from fixtures.rehearsal.forge_embedded.wire_faults import FILE
 from tests_meta.forge_server import BOT, ORG, EmbeddedForge, ForgeUnderTest, Remote, git_environment, request_log
 
 HISTORY = b"""\
@@ -109,7 +109,7 @@ def test_a_push_before_the_stop_is_settled_after_it(tmp_path: Path) -> None:
 def test_it_ends_with_the_process_that_started_it(server: EmbeddedForge, own: ForgeUnderTest) -> None:
     """A forge whose parent is killed does not stay behind."""
     server.stop()
-    serve = [sys.executable, "-m", "fixtures.rehearsal.forge", str(server.settings.root)]
+    serve = [sys.executable, "-m", "fixtures.rehearsal.forge_embedded", str(server.settings.root)]
     command = ["sh", "-c", '"$@" & echo started; wait', "sh", *serve]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]) as parent:
         assert parent.stdout is not None

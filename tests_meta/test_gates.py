@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixtures.expectation import PLANNED, UNKNOWN, WAITS
-from fixtures.gates import Gate, Gates, PhaseResult, arrange, earlier_phases, phase_of, recipe_of
+from fixtures.run.expectation import PLANNED, UNKNOWN, WAITS
+from fixtures.run.gates import Gate, Gates, PhaseResult, arrange, earlier_phases, phase_of, recipe_of
 from tests_meta.rehearsals import ROOT
 
 PHASES = ROOT / "phases"

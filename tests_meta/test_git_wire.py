@@ -14,9 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixtures.errors import Conflict, MusterError, Refused, Unknown, Unreachable
-from fixtures.secret import Secret
-from fixtures.world.git import (
+from fixtures.clients.git import (
     REFUSED_NAME,
     ZERO,
     Refs,
@@ -25,7 +23,9 @@ from fixtures.world.git import (
     advertised_refs,
     parse_advertisement,
 )
-from fixtures.world.http import Http
+from fixtures.clients.http import Http
+from fixtures.config.secret import Secret
+from fixtures.errors import Conflict, MusterError, Refused, Unknown, Unreachable
 from tests_meta.forge_server import BOT, EmbeddedForge, ForgeUnderTest, forge, git_environment
 from tests_meta.forge_server import Remote as Repository
 

@@ -1,7 +1,7 @@
 """The suite proposed for hedgedoc tells a working HedgeDoc from a broken one.
 
 Every verdict here comes from the real suite, run in a process of its own over TLS, against stand-ins. The same
-suite runs against a real HedgeDoc with ``pytest fixtures/payload/hedgedoc --app-url https://…``.
+suite runs against a real HedgeDoc with ``pytest fixtures/shipped/payload/hedgedoc --app-url https://…``.
 """
 
 from __future__ import annotations

@@ -25,11 +25,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fixtures.clients import probe_script as sections
+from fixtures.clients.host import HostAddress, HostReader, HostWriter
 from fixtures.errors import BadSetting, Refused, Unknown, Unreachable, WrongHost
 from fixtures.rehearsal.host.keys import key_pair
 from fixtures.rehearsal.host.sshd import find_sshd
-from fixtures.world import sections
-from fixtures.world.host import HostAddress, HostReader, HostWriter
 from tests_meta.ci_world import until
 from tests_meta.far_end import Far, Relay
 
@@ -291,7 +291,7 @@ def test_what_is_held_ends_with_its_input(host: HostWriter, far: Far) -> None:
 HOLDER = """
 import sys
 from pathlib import Path
-from fixtures.world.host import HostAddress, HostWriter
+from fixtures.clients.host import HostAddress, HostWriter
 port, user, known, key = sys.argv[1:]
 at = {"address": "127.0.0.1", "user": user, "port": int(port)}
 host = HostWriter(HostAddress(**at, known_hosts=Path(known), identity_file=Path(key)))

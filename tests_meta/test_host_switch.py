@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 import paramiko
 import pytest
 
+from fixtures.rehearsal.faults.host import FAULTS, ccci_files
 from fixtures.rehearsal.host.damage import apply_damage
-from fixtures.rehearsal.host.faults import FAULTS, ccci_files
 from fixtures.rehearsal.host.sshd import find_sshd
 from tests_meta.host_world import BUILD, ENROLL, HostWorld, execute, until
 

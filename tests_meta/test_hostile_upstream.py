@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.clients.git import ZERO, Remote, Workspace, advertised_refs
+from fixtures.clients.http import Http
+from fixtures.config.secret import Secret
 from fixtures.errors import Refused, Unknown, Unreachable
-from fixtures.secret import Secret
-from fixtures.world.git import ZERO, Remote, Workspace, advertised_refs
-from fixtures.world.http import Http
 from tests_meta.ci_world import until
 from tests_meta.forge_processes import EmbeddedForge
 from tests_meta.forge_server import ForgeUnderTest, forge
@@ -238,8 +238,8 @@ def remote_token(repository: Repository) -> str:
 
 def _fetching(workspace: Workspace, source: Repository) -> list[str]:
     program = (
-        "import os, sys\nfrom pathlib import Path\nfrom fixtures.secret import Secret\n"
-        "from fixtures.world.git import Remote, Workspace\n"
+        "import os, sys\nfrom pathlib import Path\nfrom fixtures.config.secret import Secret\n"
+        "from fixtures.clients.git import Remote, Workspace\n"
         "w = Workspace(Path(sys.argv[1]), limit_s=40)\n"
         "w.fetch(Remote(sys.argv[2], 'bot', Secret(os.environ['TOKEN'], where='t')), ['refs/heads/main'], store='x')\n"
     )

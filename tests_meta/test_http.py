@@ -14,11 +14,11 @@ from threading import Barrier, BrokenBarrierError
 import httpx
 import pytest
 
+from fixtures.clients.http import POOL_SIZE, Http
+from fixtures.clients.waiting import Busy
+from fixtures.config.secret import Secret
 from fixtures.errors import MusterError, Refused, Unknown, Unreachable
 from fixtures.rehearsal.tls import ensure
-from fixtures.secret import Secret
-from fixtures.waiting import Busy
-from fixtures.world.http import POOL_SIZE, Http
 from tests_meta.ci_world import free_ports
 from tests_meta.little_server import HANG_UP, RESET, SILENCE, Answer, LittleServer, serving
 

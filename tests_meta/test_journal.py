@@ -18,7 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fixtures.errors import Conflict, Unknown
-from fixtures.journal import FILE_NAME, Change, Journal, JournalBroken, changes_of, read
+from fixtures.journal.lines import FILE_NAME, JournalBroken
+from fixtures.journal.reader import Change, changes_of, read
+from fixtures.journal.writer import Journal
 from tests_meta.rehearsals import ROOT, environment
 
 
@@ -56,7 +58,7 @@ def written(path: Path) -> bytes:
 def in_a_process(code: str, path: Path) -> subprocess.CompletedProcess[str]:
     """Run Python code that has `path`, `Journal` and `one_change`, in a process that it may kill or limit."""
     start = (
-        "import os, resource, signal, sys\nfrom pathlib import Path\nfrom fixtures.journal import *\n"
+        "import os, resource, signal, sys\nfrom pathlib import Path\nfrom fixtures.journal.writer import *\n"
         "from tests_meta.test_journal import one_change\npath = Path(sys.argv[1])\n"
     )
     return subprocess.run(

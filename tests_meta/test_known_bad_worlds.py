@@ -11,12 +11,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from fixtures.rehearsal import night
-from fixtures.roster import load_roster
-from fixtures.site import load_site
+from fixtures.clients.world import reading, resolve
+from fixtures.config.roster import load_roster
+from fixtures.config.site import load_site
+from fixtures.journal.reading import load
+from fixtures.rehearsal.initial_state import night
 from fixtures.survey import take
-from fixtures.world.connect import reading, resolve
-from reports.reading import load
 from reports.sections.todo import tasks
 from tests_meta.eyes import POLL_FILE, Eyes
 from tests_meta.people import Person, deploy_by_hand, deploy_without, git

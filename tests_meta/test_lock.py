@@ -12,10 +12,10 @@ from dataclasses import replace
 
 import pytest
 
+from fixtures.clients.world import host_to_write, resolve, writing
+from fixtures.config.site import Site, load_site
 from fixtures.errors import Unreachable, Withheld, WrongHost
-from fixtures.lock import Lock
-from fixtures.site import Site, load_site
-from fixtures.world.connect import host_to_write, resolve, writing
+from fixtures.run.lock import Lock
 from tests_meta.ci_world import until
 from tests_meta.rehearsals import Station
 

@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 
-from fixtures import mirrors
+from fixtures.clients.git import Refs
+from fixtures.config.roster import load_roster
+from fixtures.config.site import load_site
 from fixtures.errors import Conflict, Unknown
-from fixtures.journal import Change
-from fixtures.mirrors import MirrorWork, moved_tags, step_for
-from fixtures.roster import load_roster
-from fixtures.run import Run
-from fixtures.site import load_site
-from fixtures.world.git import Refs
+from fixtures.journal.reader import Change
+from fixtures.mirrors import fixture as mirrors
+from fixtures.mirrors.fixture import MirrorWork, moved_tags, step_for
+from fixtures.run.context import Run
 from tests_meta.eyes import Eyes
 from tests_meta.library_run import close_run, open_run
 from tests_meta.rehearsals import NIGHT, Station

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.clients.forge import ForgeReader, ForgeWriter
+from fixtures.clients.forge_values import FileWrite
+from fixtures.clients.git import ZERO, Remote, Workspace, advertised_refs
+from fixtures.clients.http import Http
+from fixtures.config.secret import Secret
 from fixtures.errors import Drift, Unreachable
 from fixtures.rehearsal.tls import ensure
-from fixtures.secret import Secret
-from fixtures.world.forge import ForgeReader, ForgeWriter
-from fixtures.world.forge_values import FileWrite
-from fixtures.world.git import ZERO, Remote, Workspace, advertised_refs
-from fixtures.world.http import Http
 from tests_meta.forge_server import ForgeUnderTest, forge
 from tests_meta.forge_server import Remote as Repository
 from tests_meta.little_server import Answer, serving

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.rehearsal.ci import model
-from fixtures.roster import KnownRed
+from fixtures.config.roster import KnownRed
+from fixtures.rehearsal.drone_embedded import model
 from tests_meta.ci_world import ORG, World, running
 from tests_meta.verdict_world import NIGHT, SUITE, Nights, Planted, findings, plant
 

@@ -10,16 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fixtures import nix_eval
+from fixtures.ccci import nix_eval
+from fixtures.ccci.nix_edit import find, with_appended
+from fixtures.ccci.nix_eval import evaluate, evaluated
+from fixtures.ccci.poll_set import PollSet
 from fixtures.errors import Drift
-from fixtures.nix_edit import find, with_appended
-from fixtures.nix_eval import evaluate, evaluated
-from fixtures.pollset import PollSet
 from tests_meta.nix_modules import FORMS, NIX, VARIABLE, WITHOUT_NIX, entries_of, judge, module
 from tests_meta.test_pollset import EXISTING, NEW, WANTED, poll_sets
 
 needs_nix = pytest.mark.skipif(NIX is None, reason=WITHOUT_NIX)
-BRIDGE = Path(nix_eval.__file__).parent / "rehearsal" / "ccci" / "nix" / "modules" / "bridge.nix"
+BRIDGE = (
+    Path(nix_eval.__file__).parents[1] / "rehearsal" / "initial_state" / "ccci" / "nix" / "modules" / "bridge.nix"
+)
 
 
 # --- the editor ---------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.rehearsal.host.faults import ccci_files, secrets_files
+from fixtures.rehearsal.faults.host import ccci_files, secrets_files
 
 EXPRESSIONS = {
     "1 + 2 * 3 - 4 / 2": 5,

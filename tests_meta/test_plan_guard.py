@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from fixtures.foresight import tags_in_words
-from fixtures.journal import Intended, Journal
-from fixtures.plan_file import Plan
-from fixtures.reviewed import NotInThePlan, guard
-from fixtures.world.git import Refs
+from fixtures.clients.git import Refs
+from fixtures.journal.writer import Intended, Journal
+from fixtures.plan.apply_guard import NotInThePlan, guard
+from fixtures.plan.dry_run import tags_in_words
+from fixtures.plan.file import Plan
 
 ORG = "recipe-maintainers"
 CCCI, GHOST, POLL = f"{ORG}/cc-ci", f"{ORG}/ghost", f"{ORG}/cc-ci: nix/modules/bridge.nix"

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fixtures.ccci.nix_edit import find, sites, with_appended
+from fixtures.ccci.poll_set import PollSet, Unsupported
 from fixtures.errors import Drift
-from fixtures.nix_edit import find, sites, with_appended
-from fixtures.pollset import PollSet, Unsupported
 from tests_meta.nix_modules import FORMS, HEAD, TAIL, VARIABLE, module
 
 EXISTING = ("recipe-maintainers/cc-ci", "recipe-maintainers/n8n", "recipe-maintainers/uptime-kuma")
@@ -134,7 +134,16 @@ def test_offsets_are_bytes() -> None:
 
 def test_the_rehearsals_own_module() -> None:
     """The bridge.nix of the rehearsal has eleven entries on one line, cc-ci first."""
-    path = Path(__file__).parent.parent / "fixtures" / "rehearsal" / "ccci" / "nix" / "modules" / "bridge.nix"
+    path = (
+        Path(__file__).parent.parent
+        / "fixtures"
+        / "rehearsal"
+        / "initial_state"
+        / "ccci"
+        / "nix"
+        / "modules"
+        / "bridge.nix"
+    )
     found = find(path.read_bytes(), VARIABLE)
     assert len(found.entries) == 11
     assert found.entries[0] == "recipe-maintainers/cc-ci"

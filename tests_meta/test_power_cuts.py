@@ -19,7 +19,8 @@ from datetime import date
 
 import pytest
 
-from fixtures.journal import FILE_NAME, read
+from fixtures.journal.lines import FILE_NAME
+from fixtures.journal.reader import read
 from tests_meta.crash_points import (
     BACK,
     BACK_AGAIN,

@@ -16,16 +16,16 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.clients import git_proxy
+from fixtures.clients.git import ZERO, Remote, Workspace
+from fixtures.clients.host import HostAddress, HostReader
+from fixtures.clients.http import Http
+from fixtures.clients.reach import place_of, through
+from fixtures.config.secret import Secret
 from fixtures.errors import MusterError, Refused, Unreachable
 from fixtures.rehearsal.host.sshd import OpenSsh, find_sshd
 from fixtures.rehearsal.tls import ensure
 from fixtures.rehearsal.world import free_ports
-from fixtures.secret import Secret
-from fixtures.world import git_proxy
-from fixtures.world.git import ZERO, Remote, Workspace
-from fixtures.world.host import HostAddress, HostReader
-from fixtures.world.http import Http
-from fixtures.world.reach import place_of, through
 from tests_meta import little_proxy
 from tests_meta.far_end import Far
 from tests_meta.forge_server import ForgeUnderTest, forge

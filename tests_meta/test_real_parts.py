@@ -17,7 +17,7 @@ import pytest
 
 from fixtures.errors import BadSetting
 from fixtures.rehearsal import world
-from fixtures.rehearsal.expected import EXPECTED
+from fixtures.rehearsal.faults.expected import EXPECTED
 from fixtures.rehearsal.parts import ONLY_EMBEDDED, Chosen, choose, find_gitea
 from fixtures.rehearsal.settings import WorldSettings
 from tests_meta.eyes import Eyes

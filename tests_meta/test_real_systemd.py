@@ -1,4 +1,4 @@
-"""The revert on the host, under a real systemd: what `fixtures.deadman` sends, on a machine of its own.
+"""The revert on the host, under a real systemd: what `fixtures.deploy.revert_timer` sends, on a machine of its own.
 
 The embedded host's service manager is a stand-in. Here the same scripts run where process 1 is systemd itself: a
 switch that nobody confirms, one that hangs, and the one that ends in emergency mode.
@@ -10,7 +10,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from fixtures.deadman import (
+from fixtures.clients import nixos
+from fixtures.clients import probe_script as sections
+from fixtures.clients.bridge import BridgeTask, Systemd
+from fixtures.clients.nixos import Generation
+from fixtures.clients.probe_script import Section
+from fixtures.config.site import Bridge
+from fixtures.deploy.revert_timer import (
     UNTOUCHED,
     SwitchPlan,
     SwitchState,
@@ -19,11 +25,6 @@ from fixtures.deadman import (
     state_command,
     switch_state,
 )
-from fixtures.site import Bridge
-from fixtures.world import nixos, sections
-from fixtures.world.bridge import BridgeTask, Systemd
-from fixtures.world.nixos import Generation
-from fixtures.world.sections import Section
 from tests_meta.ci_world import until
 from tests_meta.real_systemd import CURRENT, PROFILE, SERVICE, STARTS, WRONG_MOUNT, Machine, booted
 

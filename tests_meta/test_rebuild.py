@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 
+from fixtures.clients import rebuild_service as rebuild
 from fixtures.errors import Unreachable
 from fixtures.rehearsal import world as rehearsal_world
 from fixtures.rehearsal.host.rebuild import SCRIPT, install_rebuild
 from fixtures.rehearsal.parts import choose
-from fixtures.world import rebuild
 from tests_meta.fault_lanes import MIRRORED, Attack, Lane, live_differs
 from tests_meta.host_world import Answer, HostWorld
 from tests_meta.rehearsals import PACE, ROOT

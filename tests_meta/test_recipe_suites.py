@@ -22,7 +22,7 @@ from fixtures.rehearsal.apps.registry import make_app
 from tests_meta.ci_world import PACKAGE
 
 T = TypeVar("T")
-CCCI = PACKAGE / "ccci"
+CCCI = PACKAGE / "initial_state" / "ccci"
 RECIPES = sorted(path.parent.name for path in (CCCI / "tests").glob("*/recipe_meta.py"))
 RED_ON_THE_NIGHT = {"plausible": {"tests/plausible/functional/test_events.py::test_stores_are_up"}}
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.journal import FILE_NAME, read
+from fixtures.journal.lines import FILE_NAME
+from fixtures.journal.reader import read
 from tests_meta.ci_world import until
 from tests_meta.eyes import Eyes
 from tests_meta.fault_lanes import MIRRORED, SEEDED, Lane, left_behind, live_differs

@@ -19,11 +19,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fixtures.journal import FILE_NAME, Journal, Line, Record, read
-from reports import files, finish, machine, render, summary
+from fixtures.journal import files
+from fixtures.journal.lines import FILE_NAME, Line
+from fixtures.journal.reader import Record, read
+from fixtures.journal.reading import fold, load
+from fixtures.journal.writer import Journal
+from reports import finish, machine, render, summary
 from reports.html_safety import h, link, safe_url, text
 from reports.page import report
-from reports.reading import fold, load
 from reports.sections.todo import tasks, todo
 from tests_meta.sample_night import BIG_ROSTER, Clock
 from tests_meta.sample_runs import STATES, write
@@ -207,7 +210,7 @@ def test_killed_process_is_rendered_afterwards(tmp_path: Path) -> None:
 _VICTIM = """
 import sys, time
 from pathlib import Path
-from fixtures.journal import Journal
+from fixtures.journal.writer import Journal
 journal = Journal(Path(sys.argv[1]))
 journal.write("run", run="20260602T001300Z-killed-apply", site="killed", mode="apply", roster=["mumble"])
 journal.write("phase", phase=1, name="mirrors", event="start")

@@ -12,7 +12,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from fixtures.journal import Journal
+from fixtures.journal.writer import Journal
 from reports import render
 from reports.html_safety import csp, h, raw
 from reports.page import script, style

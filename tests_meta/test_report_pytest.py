@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from fixtures.journal import read
+from fixtures.journal.reader import read
 from reports import finish, pytest_table
 from tests_meta.report_suite import PROJECT, Suite
 

@@ -16,10 +16,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixtures.journal import Journal, read
-from fixtures.secret import Secret
-from reports import finish, redaction
-from reports.redaction import MASK, Redactor
+from fixtures.config import redaction
+from fixtures.config.redaction import MASK, Redactor
+from fixtures.config.secret import Secret
+from fixtures.journal.reader import read
+from fixtures.journal.writer import Journal
+from reports import finish
 from tests_meta.report_suite import Outcome, Suite
 
 # Each kind of place gets a token of its own, so that what is found says where it came from.

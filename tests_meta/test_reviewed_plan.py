@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from fixtures import plan_file
+from fixtures.config.roster import load_roster
+from fixtures.config.site import load_site
 from fixtures.errors import BadSetting
-from fixtures.roster import load_roster
-from fixtures.site import load_site
+from fixtures.plan import file as plan_file
 from tests_meta.bare_commits import commit_file, git
 from tests_meta.eyes import Eyes
 from tests_meta.fault_lanes import RECIPES, Lane, converged_but

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.config.roster import ROSTER_FILE, Deferred, KnownRed, Recipe, load_roster
 from fixtures.errors import BadSetting
-from fixtures.roster import ROSTER_FILE, Deferred, KnownRed, Recipe, load_roster
 from tests_meta.site_files import assert_one_sentence
 
 BEFORE = [

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from fixtures.site import Limits
+from fixtures.config.site import Limits
 from tests_meta.rehearsals import ROOT, listed
 from tests_meta.units import SCHEDULE, evaluated, here, needs, settings_of, unit
 

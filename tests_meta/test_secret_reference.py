@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.config.secret_reference import FromCommand, FromEnvironment, FromFile, SecretReference
 from fixtures.errors import BadSetting
-from fixtures.secret_reference import FromCommand, FromEnvironment, FromFile, SecretReference
 from tests_meta.site_files import TOKEN, assert_one_sentence
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fixtures.signatures import SHOWN, TABLE, recalled, recognised
+from fixtures.verdicts.infrastructure_failures import SHOWN, TABLE, recalled, recognised
 
 REGISTRY = "https://registry-1.docker.io/v2/"
 MACHINE = [

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fixtures import site as site_module
-from fixtures.site import Bridge, Site, load_site
+from fixtures.config import site as site_module
+from fixtures.config.site import Bridge, Site, load_site
 from tests_meta.site_files import MINIMAL, TOKEN, WRONG, assert_one_sentence, refusal, with_line, without, write
 
 SECTIONS = [field.name for field in dataclasses.fields(Site) if field.name != "name"]

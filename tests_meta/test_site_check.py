@@ -1,4 +1,4 @@
-"""`python -m fixtures.site check`: one thing wrong at a time, and what the check says about exactly that.
+"""`python -m fixtures check`: one thing wrong at a time, and what the check says about exactly that.
 
 The world is the night's, running; each site file is its own. The checks of one part run in this process.
 """
@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.rehearsal.forge.store import Store
+from fixtures.preflight.site_check.command import check
+from fixtures.rehearsal.forge_embedded.store import Store
 from fixtures.rehearsal.host.keys import key_pair
 from fixtures.rehearsal.tls import ensure
 from fixtures.rehearsal.world import free_ports
-from fixtures.sitecheck.command import check
 from tests_meta.eyes import Eyes
 from tests_meta.little_server import Answer, LittleServer, serving
 from tests_meta.rehearsals import ROOT, Station, environment
@@ -79,7 +79,7 @@ def test_a_site_file_that_is_right_passes_and_nothing_is_written(night: Station)
     eyes = Eyes(night.settings)
     before, since = eyes.everything(), len(eyes.requests())
     ran = subprocess.run(
-        [sys.executable, "-m", "fixtures.site", "check", str(night.site), "--roster", str(night.roster)],
+        [sys.executable, "-m", "fixtures", "check", str(night.site), "--roster", str(night.roster)],
         cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stdout + ran.stderr

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from fixtures import site as site_module
-from fixtures.secret_reference import FromEnvironment
-from fixtures.site import Site, load_site
+from fixtures.config import site as site_module
+from fixtures.config.secret_reference import FromEnvironment
+from fixtures.config.site import Site, load_site
 from tests_meta.site_files import MINIMAL, WRONG, assert_one_sentence, refusal, with_line, write
 
 EXAMPLE = Path(site_module.__file__).with_name("site.example.toml")
@@ -94,7 +94,7 @@ WATCHED = ("socket.", "subprocess.", "os.exec", "os.posix_spawn", "os.system", "
 sys.addaudithook(lambda event, args: events.append(event) if event.startswith(WATCHED) else None)
 from pathlib import Path
 from fixtures.errors import BadSetting
-from fixtures.site import load_site
+from fixtures.config.site import load_site
 events.clear()
 refused = 0
 for name in sys.argv[1:]:

@@ -10,17 +10,19 @@ from typing import Any
 
 import pytest
 
-from fixtures import coverage, suites, undo
+from fixtures import changes as undo
+from fixtures.ccci.suites import Suite, git_blob, named_tests, payload_suites, suites_in, with_names
+from fixtures.clients.forge import BeingChecked, ForgeWriter
+from fixtures.clients.forge_values import TreeEntry
 from fixtures.errors import Drift
-from fixtures.options import Mode
-from fixtures.proposals import COMMIT_LINE
-from fixtures.roll import covered
-from fixtures.run import Run, Verdict
-from fixtures.suite_files import Suite, git_blob, named_tests, payload_suites, suites_in, with_names
-from fixtures.suite_work import SuiteWork
+from fixtures.plugin.options import Mode
+from fixtures.run.context import Run, Verdict
+from fixtures.run.recipe_status import covered
+from fixtures.suites import coverage
+from fixtures.suites import fixture as suites
+from fixtures.suites.proposals import COMMIT_LINE
+from fixtures.suites.propose import SuiteWork
 from fixtures.survey import CcciState
-from fixtures.world.forge import BeingChecked, ForgeWriter
-from fixtures.world.forge_values import TreeEntry
 from tests_meta.ci_world import git
 from tests_meta.forge_server import ForgeUnderTest, forge
 from tests_meta.suite_world import GOOD, PAYLOAD, RED, SuiteWorld, kinds, suite, suite_world

@@ -13,12 +13,12 @@ from typing import Any
 import jsonschema
 import pytest
 
+from fixtures.config.secret import Secret
 from fixtures.errors import Unreachable
-from fixtures.journal import Journal
-from fixtures.secret import Secret
+from fixtures.journal.reading import load
+from fixtures.journal.run_record import RunRecord
+from fixtures.journal.writer import Journal
 from reports import machine, render, summary
-from reports.reading import load
-from reports.record import RunRecord
 from tests_meta.sample_night import EXITS, ROSTER
 from tests_meta.sample_runs import STATES, write
 

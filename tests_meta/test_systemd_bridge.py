@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.preflight.site_check.command import check
 from fixtures.rehearsal import world as rehearsal_world
 from fixtures.rehearsal.parts import choose
-from fixtures.sitecheck.command import check
 from tests_meta.fault_lanes import ROSTER
 from tests_meta.rehearsals import Ran, muster
 

@@ -13,16 +13,16 @@ from typing import Any
 
 import pytest
 
-from fixtures import telling
+from fixtures.clients.forge_issues import Reporter
+from fixtures.clients.http import Http
+from fixtures.config.secret import Secret
 from fixtures.errors import Refused, Unreachable
-from fixtures.secret import Secret
-from fixtures.telling import Issues, Tonight
-from fixtures.world.http import Http
-from fixtures.world.reporter import Reporter
+from fixtures.journal.reading import load
+from fixtures.journal.run_record import Assertion, Finding, Planned, RunRecord
+from fixtures.notify import issues as telling
+from fixtures.notify.issues import Issues, Tonight
 from reports.distinct import distinct
 from reports.lasting import night_of
-from reports.reading import load
-from reports.record import Assertion, Finding, Planned, RunRecord
 from tests_meta import sample_runs
 from tests_meta.forge_server import BOT, ForgeUnderTest, Remote, forge
 

@@ -9,15 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from fixtures import standing, sweep, triggers
+from fixtures.clients.git import advertised_refs
+from fixtures.config.roster import LeftToPeople
 from fixtures.errors import BadSetting
-from fixtures.options import testme_count as count_of
-from fixtures.remembered import Memory
-from fixtures.roster import LeftToPeople
-from fixtures.run import Run
-from fixtures.scratch import PREFIX
-from fixtures.sweep import Swept
-from fixtures.world.git import advertised_refs
+from fixtures.journal.earlier_runs import Memory
+from fixtures.plugin.options import testme_count as count_of
+from fixtures.run.context import Run
+from fixtures.triggers import fixture as triggers
+from fixtures.verdicts import classes as standing
+from fixtures.verdicts import retest as sweep
+from fixtures.verdicts.retest import Swept
+from fixtures.verdicts.scratch_pull import PREFIX
 from tests_meta.ci_world import ORG, until
 from tests_meta.rehearsals import muster
 from tests_meta.suite_world import SuiteWorld, kinds, suite_world

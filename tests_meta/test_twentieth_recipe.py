@@ -5,8 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from fixtures.rehearsal import night
-from fixtures.rehearsal.forge.store import Store
+from fixtures.rehearsal.forge_embedded.store import Store
+from fixtures.rehearsal.initial_state import night
 from tests_meta.eyes import Eyes
 from tests_meta.people import Person, git
 from tests_meta.rehearsals import CONVERGED, Station

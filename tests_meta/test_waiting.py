@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.clients.waiting import Busy, Seen, Waiter, repeat_probe
 from fixtures.errors import Conflict, MusterError, Refused, TimedOut, Unreachable
-from fixtures.waiting import Busy, Seen, Waiter, repeat_probe
 from tests_meta.rehearsals import ROOT, environment
 
 SHORT_S = 0.01
@@ -208,8 +208,8 @@ def test_a_busy_server_is_left_alone_as_long_as_it_asked() -> None:
 
 WATCHED = """
 import threading, pytest
-from fixtures.progress import Progress
-from fixtures.waiting import Seen, Waiter
+from fixtures.run.progress import Progress
+from fixtures.clients.waiting import Seen, Waiter
 
 def test_it(request):
     waiter, looks = Waiter(Progress(request.config), interval_s=0.2), iter(range(100))

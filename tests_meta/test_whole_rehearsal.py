@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from fixtures.rehearsal import night
+from fixtures.rehearsal.initial_state import night
 from tests_meta.ci_world import until
 from tests_meta.eyes import POLL_FILE, Eyes
 from tests_meta.rehearsals import CONVERGED, ROOT, Station, command, environment

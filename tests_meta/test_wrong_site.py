@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.rehearsal.forge.store import Store
+from fixtures.rehearsal.forge_embedded.store import Store
 from fixtures.rehearsal.world import free_ports
 from tests_meta.eyes import Eyes
 from tests_meta.rehearsals import Station

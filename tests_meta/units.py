@@ -14,7 +14,7 @@ import pytest
 
 from tests_meta.rehearsals import ROOT
 
-SCHEDULE = ROOT / "fixtures" / "schedule"
+SCHEDULE = ROOT / "fixtures" / "shipped" / "schedule"
 ALONE = Path(__file__).with_name("nixos_alone.nix")
 STRANGER = 61234  # a user id that no account has, as a service manager may give one
 

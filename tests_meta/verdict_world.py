@@ -12,20 +12,20 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-from fixtures import triggers
-from fixtures.options import Mode
-from fixtures.rehearsal.ci import model
-from fixtures.rehearsal.ci import results as ci_results
-from fixtures.rehearsal.ci.model import Build, Stage, Step
-from fixtures.rehearsal.ci.results import StageResult, TestRow
-from fixtures.rehearsal.ci.store import Store
+from fixtures.config.roster import KnownRed, Recipe, Roster
+from fixtures.config.site import load_site
+from fixtures.journal.earlier_runs import target_of
+from fixtures.plugin.options import Mode
+from fixtures.rehearsal.drone_embedded import model
+from fixtures.rehearsal.drone_embedded import results as ci_results
+from fixtures.rehearsal.drone_embedded.model import Build, Stage, Step
+from fixtures.rehearsal.drone_embedded.results import StageResult, TestRow
+from fixtures.rehearsal.drone_embedded.store import Store
 from fixtures.rehearsal.settings import WorldSettings
 from fixtures.rehearsal.site_file import SITE_FILE, write_site
-from fixtures.remembered import target_of
-from fixtures.roster import KnownRed, Recipe, Roster
-from fixtures.run import Run
-from fixtures.site import load_site
-from fixtures.standing import Standing
+from fixtures.run.context import Run
+from fixtures.triggers import fixture as triggers
+from fixtures.verdicts.classes import Standing
 from tests_meta.library_run import close_run, open_run
 
 NIGHT = datetime(2026, 6, 2, 0, 13, tzinfo=UTC)

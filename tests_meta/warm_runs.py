@@ -16,7 +16,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 # What muster's own start imports, but no plugin of pytest's: it warns of those that it finds imported.
-PRELOADED = ("pytest", "fixtures.plugin", "reports", "jinja2", "asyncio", "xml.etree.ElementTree")
+PRELOADED = ("pytest", "fixtures.plugin.hooks", "reports", "jinja2", "asyncio", "xml.etree.ElementTree")
 QUIET = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
 
 

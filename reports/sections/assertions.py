@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fixtures.journal.run_record import PHASES, Assertion, RunRecord
 from reports.html_safety import Html, h
-from reports.record import PHASES, Assertion, RunRecord
 from reports.words import plural, short, span
 
 # What stands for the recipe in a sentence that is said once for all of them.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from fixtures.journal.run_record import COLUMNS, RunRecord, stamp
 from reports.html_safety import Html, h
-from reports.record import COLUMNS, RunRecord, stamp
 from reports.words import clock, day, lede, span, verdict_word
 
 MODES = {

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from fixtures.journal.run_record import Planned, RecordedChange, RunRecord
 from reports.html_safety import Html, h
-from reports.record import Planned, RecordedChange, RunRecord
 from reports.words import brief, change_state, change_title, clock, full, plural, short
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from fixtures.journal.run_record import RunRecord
 from reports.html_safety import Html, h, link
-from reports.record import RunRecord
 from reports.words import plural
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from fixtures.journal.run_record import COLUMNS, Cell, RollRow, RunRecord, Standing, stamp
 from reports.html_safety import Html, h, link
-from reports.record import COLUMNS, Cell, RollRow, RunRecord, Standing, stamp
 from reports.words import plural, short, span
 
 # What a yes, a no and a "not asked" are called in each column, and the sort rank behind the words.

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from fixtures.journal.run_record import RunRecord
 from reports.html_safety import Html, h
-from reports.record import RunRecord
 from reports.words import change_title, clock, plural, span
 
 WIDTH, LEFT, RIGHT, ROW, TOP = 1000, 130, 76, 36, 26

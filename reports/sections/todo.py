@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from fixtures.journal.run_record import RecordedChange, RunRecord
 from reports.html_safety import Html, h, link, text
-from reports.record import RecordedChange, RunRecord
 from reports.words import change_title, clock, plural, verdict_word
 
 TAKEN_BACK = ("undone", "not-needed")
