@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from tests_meta.forge_server import git_environment
+from tests_meta.rehearsal.forge_server import git_environment
 
 
 def commit_file(bare: Path, path: str, content: str, *, branch: str = "main") -> str:

@@ -10,25 +10,25 @@ from pathlib import Path
 
 import pytest
 
-from tests_meta.rehearsals import CONVERGED, NIGHT, Station
-from tests_meta.stories import Story, lay_night, tell
+from tests_meta.muster_runs import CONVERGED, NIGHT, WorldPool
+from tests_meta.reference_night import ReferenceNight, prepare_initial_world, run_reference_night
 
 # Each runs whole rehearsals by the dozen. They are for an hour of one's own: MUSTER_LONG=1 pytest tests_meta/
 LONG = [
-    "test_crash.py",
-    "test_sweep.py",
-    "test_undo_sweep.py",
-    "test_thirty_nights.py",
-    "test_twentieth_recipe.py",
-    "test_rebuild.py",
-    "test_boot_default.py",
-    "test_systemd_bridge.py",
-    "test_testme_sweep.py",
-    "test_reviewed_plan.py",
-    "test_clocks.py",
-    "test_site_check.py",
-    "test_signals.py",
-    "test_recovery.py",
+    "rollback/test_crash.py",
+    "run/test_broken_calls.py",
+    "rollback/test_undo_sweep.py",
+    "rehearsal/test_thirty_nights.py",
+    "config/test_twentieth_recipe.py",
+    "deploy/test_rebuild.py",
+    "deploy/test_boot_default.py",
+    "deploy/test_systemd_bridge.py",
+    "verdicts/test_retest.py",
+    "plan/test_reviewed_plan.py",
+    "run/test_clocks.py",
+    "preflight/test_site_check.py",
+    "rollback/test_signals.py",
+    "rollback/test_recovery.py",
 ]
 # Begun first, where several processes share the tests (-n): whoever gets one of these last is waited for.
 SLOWEST = ("test_power_cuts", "test_known_bad_worlds", "test_whole_rehearsal", "test_faults", "test_as_a_service")
@@ -37,43 +37,43 @@ collect_ignore = [] if os.environ.get("MUSTER_LONG") else LONG
 ALLOWED_SKIPS = Path(__file__).with_name("allowed_skips.txt")
 
 
-STATION = pytest.StashKey[Station]()
+WORLD_POOL = pytest.StashKey[WorldPool]()
 
 
 @pytest.fixture(scope="session")
-def station(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Station]:
+def world_pool(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorldPool]:
     """The place for this session's worlds."""
-    made = pytestconfig.stash[STATION] = Station(tmp_path_factory.mktemp("station"))
+    made = pytestconfig.stash[WORLD_POOL] = WorldPool(tmp_path_factory.mktemp("station"))
     yield made
     made.clear()
 
 
 @pytest.fixture(scope="session")
-def story(station: Station) -> Story:
+def reference_night(world_pool: WorldPool) -> ReferenceNight:
     """Plan, apply, apply again and health, one after the other in one world; told once."""
-    return tell(station)
+    return run_reference_night(world_pool)
 
 
 @pytest.fixture
-def night(station: Station) -> Station:
+def night(world_pool: WorldPool) -> WorldPool:
     """The world of the night, in which nothing is done yet, running; for tests that leave it as it is."""
-    if not station.has(NIGHT):
-        lay_night(station)
-    return station.untouched(NIGHT)
+    if not world_pool.has(NIGHT):
+        prepare_initial_world(world_pool)
+    return world_pool.untouched(NIGHT)
 
 
 @pytest.fixture
-def converged(story: Story, station: Station) -> Station:
+def converged(reference_night: ReferenceNight, world_pool: WorldPool) -> WorldPool:
     """A world in which all is done, running; for tests that leave it as it is."""
-    assert story.applied.ran.exit == 0
-    return station.untouched(CONVERGED)
+    assert reference_night.applied.ran.exit == 0
+    return world_pool.untouched(CONVERGED)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """A world that runs polls all the time: it ends with the last test in a row that looks at it."""
-    station = item.config.stash.get(STATION, None)
-    if station is not None and "station" not in getattr(item, "fixturenames", ()):
-        station.end()
+    world_pool = item.config.stash.get(WORLD_POOL, None)
+    if world_pool is not None and "world_pool" not in getattr(item, "fixturenames", ()):
+        world_pool.end()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

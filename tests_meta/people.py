@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from fixtures.rehearsal.settings import WorldSettings
-from tests_meta.ci_world import until
-from tests_meta.eyes import POLL_FILE, Eyes
-from tests_meta.forge_server import git_environment
-from tests_meta.rehearsals import Station
+from tests_meta.muster_runs import WorldPool
+from tests_meta.rehearsal.ci_world import until
+from tests_meta.rehearsal.forge_server import git_environment
+from tests_meta.world_view import POLL_FILE, WorldView
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -26,8 +26,8 @@ def git(folder: Path, *arguments: str) -> str:
 class Person:
     """Somebody with a clone of one repository, and plain git; leaves main as it was found."""
 
-    def __init__(self, station: Station, name: str, folder: Path) -> None:
-        settings = station.settings
+    def __init__(self, world_pool: WorldPool, name: str, folder: Path) -> None:
+        settings = world_pool.settings
         login = f"://{settings.bot}:{settings.operator_token}@"
         url = f"{settings.forge_url}/{settings.org}/{name}.git".replace("://", login, 1)
         self.folder = folder / name
@@ -55,9 +55,9 @@ class Person:
         return self.push()
 
 
-def deploy_by_hand(station: Station, stack_file: Path) -> None:
+def deploy_by_hand(world_pool: WorldPool, stack_file: Path) -> None:
     """`docker stack deploy` of the bridge, as an operator on the host does it."""
-    host = station.settings.host_dir
+    host = world_pool.settings.host_dir
     script = (
         f"set -a; . {host}/etc/ccci/world.env; "
         f"docker stack deploy --detach=true --compose-file {stack_file} ccci-bridge"
@@ -66,16 +66,20 @@ def deploy_by_hand(station: Station, stack_file: Path) -> None:
     subprocess.run(["sh", "-c", script], env=environment, check=True, capture_output=True, timeout=60)
 
 
-def deploy_without(station: Station, recipe: str) -> Path:
+def deploy_without(world_pool: WorldPool, recipe: str) -> Path:
     """Deploy the bridge by hand with one recipe missing from its environment; returns the file that has them all."""
-    host, entry, eyes = station.settings.host_dir, f",{station.settings.org}/{recipe}", Eyes(station.settings)
-    polled = len(eyes.running_poll_set())
+    host, entry, world_view = (
+        world_pool.settings.host_dir,
+        f",{world_pool.settings.org}/{recipe}",
+        WorldView(world_pool.settings),
+    )
+    polled = len(world_view.running_poll_set())
     stacks = (host / "nix/store").glob("*-ccci-bridge-stack.json")
     stack = max((path for path in stacks if entry in path.read_text()), key=lambda path: path.stat().st_mtime_ns)
     (by_hand := host / "root/by-hand.json").write_text(stack.read_text().replace(entry, ""))
-    deploy_by_hand(station, by_hand)
+    deploy_by_hand(world_pool, by_hand)
     until(
-        lambda: [len(polls) for polls in eyes.running_poll_sets()] == [polled - 1],
+        lambda: [len(polls) for polls in world_view.running_poll_sets()] == [polled - 1],
         what="the bridge of the other file",
     )
     return stack
@@ -84,17 +88,17 @@ def deploy_without(station: Station, recipe: str) -> Path:
 def ask_for_a_build(settings: WorldSettings, recipe: str) -> str:
     """Open a pull request on the mirror, comment ``!testme`` on it, and wait for what is reported; its state."""
     repo = f"/repos/{settings.org}/{recipe}"
-    eyes = Eyes(settings)
-    known = {build["number"] for build in eyes.builds()}
+    world_view = WorldView(settings)
+    known = {build["number"] for build in world_view.builds()}
     branch = f"try-{len(known)}"
     change = {"content": "", "message": "Try", "new_branch": branch, "branch": "main"}
     _post(settings, f"{repo}/contents/{branch}.txt", change)
     pull = _post(settings, f"{repo}/pulls", {"head": branch, "base": "main", "title": f"Try {len(known)}"})
-    _await_two_polls(eyes, recipe)
+    _await_two_polls(world_view, recipe)
     asked = _post(settings, f"{repo}/issues/{pull['number']}/comments", {"body": "!testme"})
 
     def reported() -> str:
-        _, rows = eyes.api(f"{repo}/statuses/{pull['head']['sha']}")
+        _, rows = world_view.api(f"{repo}/statuses/{pull['head']['sha']}")
         states = [row["status"] for row in rows or () if row["context"] == "cc-ci/testme"]
         return next((state for state in states if state in ("success", "failure", "error")), "")
 
@@ -103,12 +107,12 @@ def ask_for_a_build(settings: WorldSettings, recipe: str) -> str:
     return state
 
 
-def _await_two_polls(eyes: Eyes, recipe: str) -> None:
+def _await_two_polls(world_view: WorldView, recipe: str) -> None:
     """Wait until the bridge has polled the recipe twice from now on: its first poll swallows what is older."""
-    since, path = len(eyes.requests()), f"/repos/{eyes.settings.org}/{recipe}/pulls"
+    since, path = len(world_view.requests()), f"/repos/{world_view.settings.org}/{recipe}/pulls"
 
     def polls() -> bool:
-        made = eyes.requests()[since:]
+        made = world_view.requests()[since:]
         return len([r for r in made if r["user_agent"] == "cc-ci-bridge" and r["path"].endswith(path)]) >= 2
 
     until(polls, within_s=60, what=f"two polls of {recipe}")

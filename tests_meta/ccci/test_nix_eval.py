@@ -1,0 +1,197 @@
+"""Nix as the judge: of the editor (asked directly), and through the evaluation that muster itself uses."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fixtures.ccci import nix_eval
+from fixtures.ccci.nix_edit import find, with_appended
+from fixtures.ccci.nix_eval import evaluate, evaluated
+from fixtures.ccci.poll_set import PollSet
+from fixtures.errors import Drift
+from tests_meta.ccci.test_poll_set import EXISTING, NEW, WANTED, poll_sets
+from tests_meta.shipped.nix_modules import FORMS, NIX, VARIABLE, WITHOUT_NIX, entries_of, judge, module
+
+needs_nix = pytest.mark.skipif(NIX is None, reason=WITHOUT_NIX)
+BRIDGE = (
+    Path(nix_eval.__file__).parents[1] / "rehearsal" / "initial_state" / "ccci" / "nix" / "modules" / "bridge.nix"
+)
+
+
+# --- the editor ---------------------------------------------------------------------------------------------
+
+
+@needs_nix
+def test_every_form_by_nix(tmp_path: Path) -> None:
+    """In every form Nix reads what the editor reads, and after the edit the wanted poll set in append order."""
+    sources = [module(form, EXISTING) for form in FORMS]
+    changed = [with_appended(source, VARIABLE, WANTED) for source in sources]
+    values = [entries_of(value) for value in judge(tmp_path, *sources, *changed)]
+    assert dict(zip(FORMS, values[: len(FORMS)], strict=True)) == dict.fromkeys(FORMS, EXISTING)
+    assert dict(zip(FORMS, values[len(FORMS) :], strict=True)) == dict.fromkeys(FORMS, EXISTING + NEW)
+
+
+@needs_nix
+@settings(max_examples=25, deadline=None)
+@given(st.sampled_from(sorted(FORMS)), poll_sets, poll_sets, st.sampled_from(["\n", "\r\n"]))
+def test_any_edit_by_nix(form: str, before: tuple[str, ...], new: tuple[str, ...], newline: str) -> None:
+    """Whatever is appended to whatever: Nix evaluates the file to what was there and then what was missing."""
+    source = module(form, before, newline=newline)
+    changed = with_appended(source, VARIABLE, PollSet(new))
+    with tempfile.TemporaryDirectory() as folder:
+        values = judge(Path(folder), source, changed)
+    assert entries_of(values[0]) == before
+    assert entries_of(values[1]) == before + PollSet(before).missing(PollSet(new))
+
+
+@needs_nix
+@settings(max_examples=25, deadline=None)
+@given(st.sampled_from(sorted(FORMS)), st.integers(0, 400), st.integers(1, 12))
+def test_damage_by_nix(form: str, start: int, length: int) -> None:
+    """A file that Nix still evaluates after a piece was cut out of it is never read differently by the editor."""
+    whole = module(form, EXISTING)
+    source = whole[: 300 + start] + whole[300 + start + length :]
+    try:
+        entries = find(source, VARIABLE).entries
+    except Drift:
+        return
+    by_nix = evaluate(source, VARIABLE)
+    if by_nix.entries is not None:
+        assert by_nix.entries == entries
+
+
+# --- the evaluation -----------------------------------------------------------------------------------------
+
+
+@needs_nix
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_evaluated(form: str) -> None:
+    """Every form has its value by evaluating the module alone, with and without entries."""
+    assert evaluated(module(form, EXISTING), VARIABLE) == EXISTING
+    assert evaluated(module(form, ()), VARIABLE) == ()
+
+
+@needs_nix
+def test_the_rehearsals_own_module() -> None:
+    """The bridge.nix of the rehearsal, whose value goes through toJSON and writeText, has its eleven entries."""
+    source = BRIDGE.read_bytes()
+    found = evaluate(source, VARIABLE)
+    assert found.entries == find(source, VARIABLE).entries
+    assert found.how == "the module"
+
+
+EVALUATED = {
+    "plus": '{ POLL_REPOS = "o/a" + ",o/b"; }',
+    "plus plus": '{ lib, ... }: { POLL_REPOS = lib.concatStringsSep "," ([ "o/a" ] ++ [ "o/b" ]); }',
+    "variable": 'let r = [ "o/a" "o/b" ]; in { lib, ... }: { e = "POLL_REPOS=${lib.concatStringsSep "," r}"; }',
+    "map": '{ lib, ... }: with lib; { POLL_REPOS = concatMapStringsSep "," (r: "o/${r}") [ "a" "b" ]; }',
+    "if": '{ config, ... }: { POLL_REPOS = if true then "o/a,o/b" else "o/c"; }',
+    "mkIf": '{ lib, config, ... }: lib.mkIf config.services.bridge.enable { POLL_REPOS = "o/a,o/b"; }',
+    "mkMerge": '{ lib, ... }: lib.mkMerge [ { a = 1; } { POLL_REPOS = "o/a,o/b"; } ]',
+    "indented": "{ POLL_REPOS = ''o/a,o/b''; }",
+    "one string": '{ Environment = "A=1 POLL_REPOS=o/a,o/b C=3"; }',
+    "computed name": '{ ${"POLL_REPOS"} = "o/a,o/b"; }',
+    "inherited": 'let POLL_REPOS = "o/a,o/b"; in { inherit POLL_REPOS; }',
+    "pkgs": '{ pkgs, ... }: { s = pkgs.writeText "stack.yml" \'\'\n  e:\n    - POLL_REPOS=o/a,o/b\n\'\'; }',
+    "generate": '{ pkgs, ... }: { s = (pkgs.formats.yaml { }).generate "s" { e.POLL_REPOS = "o/a,o/b"; }; }',
+    "script": '{ pkgs, ... }: { s = "${pkgs.docker}/bin/docker service update --env-add POLL_REPOS=o/a,o/b x"; }',
+    "config": '{ config, ... }: { t = config.sops.secrets.x.path; POLL_REPOS = "o/a,o/b"; }',
+    "own argument": '{ inputs, ... }: { t = inputs.self.rev; POLL_REPOS = "o/a,o/b"; }',
+    "set pattern": 'args@{ lib, ... }: { t = args.config.networking.hostName; POLL_REPOS = "o/a,o/b"; }',
+    "curried": '{ self }: { lib, ... }: { POLL_REPOS = lib.mkForce "o/a,o/b"; }',
+    "options": '{ lib, ... }: with lib; { options.x = mkOption { type = types.str; }; POLL_REPOS = "o/a,o/b"; }',
+    "imports": '{ imports = [ ./no-such-file.nix ]; POLL_REPOS = "o/a,o/b"; }',
+    "recursive": 'rec { list = "o/a"; POLL_REPOS = "${list},o/b"; }',
+    "json": '{ s = builtins.toJSON { e = [ "POLL_REPOS=o/a,o/b" ]; }; }',
+    "json in json": '{ s = builtins.toJSON { e = builtins.toJSON { POLL_REPOS = "o/a,o/b"; }; }; }',
+}  # fmt: skip
+
+
+@needs_nix
+@pytest.mark.parametrize("name", EVALUATED)
+def test_evaluated(name: str) -> None:
+    """What the editor refuses, and what goes through nixpkgs, still has its value by evaluation."""
+    found = evaluate(EVALUATED[name].encode(), VARIABLE)
+    assert (found.entries, found.how, found.why) == (("o/a", "o/b"), "the module", "")
+
+
+# config.port is no number among the stand-ins, and there is no file beside the module.
+ONLY_THE_EXPRESSION = {
+    "file beside it": '{ a = builtins.readFile ../bridge.py; POLL_REPOS = "o/a,o/b"; }',
+    "let and rec": 'let o = "o"; in { a = o + 1; b = rec { c = o; POLL_REPOS = "${c}/a,o/b"; }; }',
+    "with": '{ lib, ... }: with lib; { a = nope + 1; POLL_REPOS = concatStringsSep "," [ "o/a" "o/b" ]; }',
+    "function": '{ config, ... }: { a = config.port + 1; b = r: [ "POLL_REPOS=o/a,o/b" ]; }',
+    "in a binding": 'let o = "o"; e = "POLL_REPOS=${o}/a,o/b"; in { a = o + 1; inherit e; }',
+}  # fmt: skip
+
+
+@needs_nix
+@pytest.mark.parametrize("name", ONLY_THE_EXPRESSION)
+def test_expression_in_its_scope(name: str) -> None:
+    """Where the module cannot be evaluated alone, the expression is, with the lets and withs around it."""
+    found = evaluate(ONLY_THE_EXPRESSION[name].encode(), VARIABLE)
+    assert (found.entries, found.how) == (("o/a", "o/b"), "the expression")
+
+
+NO_VALUE = {
+    "undefined variable": ('{ POLL_REPOS = "${nowhere}/a"; }', "undefined variable 'nowhere'"),
+    "doubled attribute": ('{ a = { POLL_REPOS = "o/a"; a = 1; a = 2; }; }', "already defined"),
+    "missing file": ('{ POLL_REPOS = import ./repos.nix; }', "repos.nix"),
+    "other values": ('{ a.POLL_REPOS = "o/a"; b.POLL_REPOS = "o/b"; }', "2 different values"),
+    "overridden": ('{ a.POLL_REPOS = "o/a"; b = { ${"POLL" + "_REPOS"} = "o/b"; }; }', "2 different values"),
+    "unclear": ('{ POLL_REPOS = "$OTHER,o/a"; }', "something else than names and commas"),
+    "none": ("{ a = 1; }", "no value"),
+    "not nix": ("{ POLL_REPOS = ", "does not parse"),
+    "byte-order mark": ('\ufeff{ POLL_REPOS = "o/a"; }', "byte-order mark"),
+    "fetched": ('{ POLL_REPOS = builtins.fetchurl "http://127.0.0.1:9/x"; }', "restricted mode"),
+    "outside": ('{ POLL_REPOS = builtins.readFile /etc/hostname; }', "restricted mode"),
+    "environment": ('{ POLL_REPOS = "o/${builtins.getEnv "HOME"}a" + toString nowhere; }', "nowhere"),
+}  # fmt: skip
+
+
+@needs_nix
+@pytest.mark.parametrize("name", NO_VALUE)
+def test_no_value(name: str) -> None:
+    """Without one clear value there is none, and the reason is kept; nothing outside is read or fetched."""
+    text, why = NO_VALUE[name]
+    found = evaluate(text.encode(), VARIABLE)
+    assert found.entries is None
+    assert why in found.why
+    assert found.unclear == (name in ("other values", "overridden", "unclear"))
+    assert "muster-nix-" not in found.why
+
+
+@needs_nix
+def test_time_limit() -> None:
+    """An evaluation that does not end is ended."""
+    source = b'let f = n: if n == 0 then f 1000000000 else f (n - 1); in { POLL_REPOS = "${toString (f 9)}"; }'
+    found = evaluate(source, VARIABLE, limit_s=0.5)
+    assert found.entries is None
+    assert "did not end within 0.5 s" in found.why or "stack" in found.why or "without an error" in found.why
+
+
+@needs_nix
+def test_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluating writes into one temporary folder, which is gone afterwards."""
+    for name in ("home", "work", "tmp"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    monkeypatch.chdir(tmp_path / "work")
+    before = sorted(os.listdir("/nix")) if Path("/nix").exists() else None
+    assert evaluated(module("attribute", EXISTING), VARIABLE) == EXISTING
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["home", "tmp", "work"]
+    assert (sorted(os.listdir("/nix")) if Path("/nix").exists() else None) == before
+
+
+def test_without_nix(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where nix-instantiate is not installed there is no value, and that is the reason."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = evaluate(module("attribute", EXISTING), VARIABLE)
+    assert (found.entries, found.why) == (None, nix_eval.NOT_INSTALLED)

@@ -1,0 +1,245 @@
+"""muster's own clients of a forge and of git, against the embedded forge, and against a real Gitea when given."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import pytest
+
+from fixtures.clients.forge import BeingChecked, ForgeReader, ForgeWriter
+from fixtures.clients.forge_values import FileWrite
+from fixtures.clients.git import ZERO, Remote, Workspace, advertised_refs
+from fixtures.clients.http import Http
+from fixtures.clients.waiting import Seen, Waiter
+from fixtures.config.secret import Secret
+from fixtures.errors import Conflict, Drift, Refused, Unknown
+from tests_meta.clients.http_server import serving
+from tests_meta.rehearsal.forge_server import ORG, ForgeUnderTest, forge
+
+__all__ = ["forge"]
+
+
+def client(forge: ForgeUnderTest, token: str = "operator") -> ForgeWriter:
+    secret = Secret(f"token {forge.server.tokens[token]}", where="test")
+    return ForgeWriter(
+        Http("forge", forge.url, timeout_s=20, headers={"Authorization": secret}), bot="autonomic-bot"
+    )
+
+
+def smart_http(forge: ForgeUnderTest) -> Http:
+    pair = base64.b64encode(f"autonomic-bot:{forge.server.tokens['operator']}".encode()).decode()
+    return Http(
+        "mirror", forge.url, timeout_s=20, headers={"Authorization": Secret(f"Basic {pair}", where="test")}
+    )
+
+
+def git_remote(forge: ForgeUnderTest, full_name: str) -> Remote:
+    token = Secret(forge.server.tokens["operator"], where="test")
+    return Remote(f"{forge.url}/{full_name}.git", "autonomic-bot", token)
+
+
+def test_a_mirror_is_created_filled_and_deleted(forge: ForgeUnderTest, tmp_path: Path) -> None:
+    """Create, push all or nothing with leases, wait for what the queue does, delete; a second one conflicts."""
+    source, writer = forge.new_repo({"compose.yml": "services: {}\n"}), client(forge)
+    upstream = f"{source.owner}/{source.name}"
+    name = f"mirror-of-{source.name}"
+    made = writer.create_repository(ORG, name, private=True, description="Mirror, created by a test")
+    assert (made.empty, made.private, made.description) == (True, True, "Mirror, created by a test")
+    with pytest.raises(Conflict):
+        writer.create_repository(ORG, name, private=True, description="")
+    assert writer.repositories(ORG)[name].full_name == f"{ORG}/{name}"
+    refs = advertised_refs(smart_http(forge), f"{ORG}/{name}")
+    assert refs is not None
+    assert refs.branches == {}
+
+    workspace, head = Workspace(tmp_path / "git", limit_s=30), source.head()
+    workspace.fetch(git_remote(forge, upstream), ["refs/heads/main"], store=name)
+    target = git_remote(forge, f"{ORG}/{name}")
+    workspace.push(target, name, [("refs/heads/main", ZERO, head), ("refs/tags/1.0", ZERO, head)])
+    forge.write(source, {"more.yml": "x\n"})
+    newer = source.head()
+    workspace.fetch(git_remote(forge, upstream), ["refs/heads/main"], store=name)
+    with pytest.raises(Conflict):
+        workspace.push(target, name, [("refs/heads/main", ZERO, newer), ("refs/tags/2.0", ZERO, newer)])
+
+    def settled() -> bool | Seen:
+        seen = writer.repository(f"{ORG}/{name}")
+        return Seen("empty") if seen is None or seen.empty else seen.default_branch == "main"
+
+    assert Waiter(interval_s=0.05).until("the forge to settle", settled, limit_s=20)
+    pushed = advertised_refs(smart_http(forge), f"{ORG}/{name}")
+    assert pushed is not None
+    assert (pushed.head_branch, pushed.branches, pushed.tags) == ("main", {"main": head}, {"1.0": head})
+    writer.delete_repository(f"{ORG}/{name}")
+    assert writer.repository(f"{ORG}/{name}") is None
+    assert advertised_refs(smart_http(forge), f"{ORG}/{name}") is None
+
+
+def test_a_protected_branch_refuses_a_push(forge: ForgeUnderTest, tmp_path: Path) -> None:
+    """A refused push is `Refused`, in the forge's words, without the token in them."""
+    source, target = forge.new_repo({"a": "1"}), forge.new_repo({"b": "2"})
+    forge.api().post(target.api + "/branch_protections", json={"rule_name": "main", "enable_push": False})
+    workspace = Workspace(tmp_path / "git", limit_s=30)
+    workspace.fetch(git_remote(forge, f"{source.owner}/{source.name}"), ["refs/heads/main"], store="a")
+    remote = git_remote(forge, f"{target.owner}/{target.name}")
+    with pytest.raises(Refused) as refusal:
+        workspace.push(remote, "a", [("refs/heads/main", target.head(), source.head())])
+    assert forge.server.tokens["operator"] not in str(refusal.value)
+    assert "push" in str(refusal.value)
+
+
+def test_a_proposal_lives_from_branch_to_merge(forge: ForgeUnderTest) -> None:
+    """One commit on a branch of its own, a pull request, a comment, a pinned merge; the old head conflicts."""
+    remote, writer = forge.new_repo({"README.md": "x\n"}), client(forge)
+    full_name = f"{remote.owner}/{remote.name}"
+    writes = [
+        FileWrite("tests/a/test_a.py", b"def test(): ...\n", None),
+        FileWrite("tests/a/PARITY.md", b"#\n", None),
+    ]
+    commit = writer.commit_files(full_name, writes, message="suite", branch="main", new_branch="muster/suite-a")
+    pull = writer.open_pull(full_name, head="muster/suite-a", base="main", title="A suite", body="adds it")
+    assert (pull.head, pull.head_branch, pull.author) == (commit, "muster/suite-a", "autonomic-bot")
+    assert writer.commits_of_pull(full_name, pull.number) == 1
+    with pytest.raises(Conflict):
+        writer.open_pull(full_name, head="muster/suite-a", base="main", title="again", body="")
+    assert [p.name for p in writer.open_pulls(ORG) if p.repository == full_name] == [pull.name]
+    refs = advertised_refs(smart_http(forge), full_name)
+    assert refs is not None
+    assert refs.pulls == {pull.number: commit}
+    comment = writer.comment(full_name, pull.number, "!testme")
+    assert [c.body for c in writer.comments(full_name, pull.number)] == ["!testme"]
+    writer.delete_comment(full_name, comment.id)
+    assert writer.comments(full_name, pull.number) == []
+
+    def mergeable() -> bool | Seen:
+        return writer.pull(full_name, pull.number).mergeable or Seen("checking")
+
+    Waiter(interval_s=0.05).until("mergeable", mergeable, limit_s=20)
+    with pytest.raises(Conflict):
+        writer.merge_pull(full_name, pull.number, head=remote.head())
+
+    def merged_now() -> bool | Seen:
+        try:
+            writer.merge_pull(full_name, pull.number, head=commit)
+        except BeingChecked:  # a refused merge puts it back to that, a moment later
+            return Seen("checking")
+        return True
+
+    Waiter(interval_s=0.05).until("merged", merged_now, limit_s=20)
+    merged = writer.pull(full_name, pull.number)
+    assert (merged.merged, merged.state, bool(merged.merge_commit)) == (True, "closed", True)
+    writer.delete_branch(full_name, "muster/suite-a")
+    writer.delete_branch(full_name, "muster/suite-a")  # gone already, which is what was asked for
+    paths = {entry.path for entry in writer.tree(full_name, "main") if entry.kind == "blob"}
+    assert paths == {"README.md", "tests/a/test_a.py", "tests/a/PARITY.md"}
+    writer.close_pull(full_name, pull.number)
+
+
+def test_a_file_is_replaced_only_as_it_was_read(forge: ForgeUnderTest) -> None:
+    """An update names the blob that it replaces; somebody else's edit in between is a `Conflict`."""
+    remote, writer = forge.new_repo({"nix/bridge.nix": "old\n"}), client(forge)
+    full_name = f"{remote.owner}/{remote.name}"
+    read = writer.file(full_name, "nix/bridge.nix", "main")
+    assert read is not None
+    assert read.content == b"old\n"
+    writer.commit_files(full_name, [FileWrite(read.path, b"theirs\n", read.blob)], message="m", branch="main")
+    with pytest.raises(Conflict):
+        writer.commit_files(full_name, [FileWrite(read.path, b"ours\n", read.blob)], message="m", branch="main")
+    now = writer.file(full_name, "nix/bridge.nix", "main")
+    assert now is not None
+    assert now.content == b"theirs\n"
+    writer.commit_files(full_name, [FileWrite(read.path, None, now.blob)], message="m", branch="main")
+    assert writer.file(full_name, "nix/bridge.nix", "main") is None
+    writer.commit_files(full_name, [FileWrite("a/b", b"1", None)], message="m", branch="main")
+    with pytest.raises(Drift):
+        writer.file(full_name, "a", "main")
+
+
+def test_statuses_come_newest_first(forge: ForgeUnderTest) -> None:
+    """The history of a head, by its per-commit ids, whatever their seconds."""
+    remote, writer = forge.new_repo({"a": "1"}), client(forge)
+    head = remote.head()
+    for state in ("pending", "failure", "success"):
+        body = {"state": state, "context": "cc-ci/testme", "target_url": f"http://ci/x/{len(state)}"}
+        assert forge.api().post(f"{remote.api}/statuses/{head}", json=body).status_code == 201
+    seen = writer.statuses(f"{remote.owner}/{remote.name}", head)
+    assert [status.state for status in seen] == ["success", "failure", "pending"]
+    assert {status.creator for status in seen} == {"autonomic-bot"}
+
+
+def test_missing_scopes_are_named(forge: ForgeUnderTest) -> None:
+    """The full token lacks none; each of the others lacks exactly what it was not given, and nothing is written."""
+    assert client(forge).missing_scopes(ORG) == []
+    assert client(forge, "organizer").missing_scopes(ORG) == ["write:repository", "write:issue"]
+    assert client(forge, "issues").missing_scopes(ORG) == ["write:organization", "write:repository"]
+    assert client(forge, "reader").missing_scopes(ORG) == [
+        "write:organization",
+        "write:repository",
+        "write:issue",
+    ]
+
+
+def test_a_renamed_repository_is_drift(forge: ForgeUnderTest) -> None:
+    """The forge redirects to the new name; muster says so instead of acting on another repository."""
+    remote, reader = forge.new_repo({"a": "1"}), client(forge)
+    renamed = forge.api().patch(remote.api, json={"name": f"{remote.name}-new"})
+    assert renamed.status_code == 200
+    with pytest.raises(Drift, match="renamed"):
+        reader.repository(f"{remote.owner}/{remote.name}")
+
+
+def test_a_reader_has_no_writing_method() -> None:
+    """What `--plan` and `--health` hold cannot write, by type; the writer shows that the check would see one."""
+    writing = {"create", "delete", "set", "commit_files", "open_pull", "close", "describe", "merge", "comment"}
+
+    def writers(kind: type) -> list[str]:
+        return [n for n in vars(kind) if any(n == w or n.startswith(w + "_") for w in writing) if n != "comments"]
+
+    assert writers(ForgeReader) == []
+    assert "delete_repository" in writers(ForgeWriter)
+
+
+def test_a_wrong_token_is_refused(forge: ForgeUnderTest) -> None:
+    """401 is `Refused`, and says where to look without showing the token."""
+    token = "0" * 40
+    http = Http("forge", forge.url, timeout_s=20, headers={"Authorization": Secret(f"token {token}", where="x")})
+    with pytest.raises(Refused) as refusal:
+        ForgeReader(http, bot="autonomic-bot").version()
+    assert token not in str(refusal.value)
+
+
+def test_a_merge_that_comes_too_early_is_told_apart_from_one_that_cannot_be() -> None:
+    """405 with Gitea's own words is "not yet", and nothing was merged; any other 405 is a conflict."""
+    with serving() as server:
+        writer = ForgeWriter(Http("forge", server.url, timeout_s=5, headers={}), bot="autonomic-bot")
+        server.will_say({"message": "Please try again later"}, 405)
+        with pytest.raises(BeingChecked):
+            writer.merge_pull("o/r", 1, head="0" * 40)
+        server.will_say({"message": "The PR is already merged"}, 405)
+        with pytest.raises(Conflict) as refusal:
+            writer.merge_pull("o/r", 1, head="0" * 40)
+    assert not isinstance(refusal.value, BeingChecked)
+
+
+def test_a_branch_that_is_gone_is_deleted_whatever_the_forge_says_about_it() -> None:
+    """Gitea before 1.25 answers 500 for it, so it is looked at; one that is still there is deleted once more, and no
+    third time."""
+    with serving() as server:
+        writer = ForgeWriter(Http("forge", server.url, timeout_s=5), bot="autonomic-bot")
+        server.will_say({"message": ""}, 500)
+        server.will_say({"message": "The target couldn't be found."}, 404)
+        writer.delete_branch("org/repo", "muster/suite-a")
+        server.will_say({"message": ""}, 500)
+        server.will_say({"name": "muster/suite-a"})
+        server.will_say({"message": "The target couldn't be found."}, 404)
+        writer.delete_branch("org/repo", "muster/suite-a")
+        server.will_say({"message": ""}, 500)
+        server.will_say({"name": "muster/suite-a"})
+        server.will_say({"message": ""}, 500)
+        with pytest.raises(Unknown):
+            writer.delete_branch("org/repo", "muster/suite-a")
+        assert {asked.path for asked in server.asked} == {"/api/v1/repos/org/repo/branches/muster/suite-a"}
+        gone, again = ["DELETE", "GET"], ["DELETE", "GET", "DELETE"]
+        assert [asked.method for asked in server.asked] == [*gone, *again, *again]
+        writer._http.close()

@@ -1,0 +1,157 @@
+"""What a mirror's undo looks at before it takes anything away, and what of a mirror is told and never touched.
+
+The world is the night's, running. Each mirror is made by phase 1's own work, spoilt by somebody else through the
+forge's API, and then asked to go.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+
+from fixtures.clients.git import Refs
+from fixtures.config.roster import load_roster
+from fixtures.config.site import load_site
+from fixtures.errors import Conflict, Unknown
+from fixtures.journal.reader import Change
+from fixtures.mirrors import fixture as mirrors
+from fixtures.mirrors.fixture import MirrorWork, moved_tags, step_for
+from fixtures.run.context import Run
+from tests_meta.in_process_run import close_run, open_run
+from tests_meta.muster_runs import NIGHT, WorldPool
+from tests_meta.reference_night import prepare_initial_world
+from tests_meta.world_view import WorldView
+
+MISSING = "mumble"
+Person = Callable[..., httpx.Response]
+
+
+@pytest.fixture(scope="module")
+def run(world_pool: WorldPool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """A run that may write, about to begin its phase 1."""
+    folder = tmp_path_factory.mktemp("run")
+    prepare_initial_world(world_pool)
+    with world_pool.live(NIGHT):
+        made = open_run(load_site(world_pool.site), load_roster(world_pool.roster), folder)
+        yield made
+        close_run(made)
+
+
+@pytest.fixture
+def person(run: Run, world_pool: WorldPool) -> Iterator[Person]:
+    """Somebody else with write access, who calls the forge's API below the new mirror."""
+    token = (world_pool.world / "secrets/forge-token").read_text().strip()
+    base = f"{run.site.forge.url}/api/v1/repos/{run.site.forge.org}/{MISSING}"
+    with httpx.Client(headers={"Authorization": f"token {token}"}, trust_env=False, timeout=20) as client:
+
+        def ask(method: str, path: str = "", **body: object) -> httpx.Response:
+            return client.request(method, base + path, json=body or None)
+
+        yield ask
+        ask("DELETE")
+
+
+@pytest.fixture
+def created(run: Run, person: Person) -> list[Change]:
+    """The changes by which this run has just made the missing mirror, the newest first."""
+    known = {change.id for change in run.journal.changes()}
+    make(run)
+    return [change for change in reversed(run.journal.changes()) if change.id not in known]
+
+
+def make(run: Run) -> None:
+    recipe = next(recipe for recipe in run.roster.recipes if recipe.name == MISSING)
+    assert run.writer is not None
+    MirrorWork(run, run.writer, step_for(recipe, run.now)).do()
+
+
+def creation(changes: list[Change]) -> Change:
+    return next(change for change in changes if change.kind == mirrors.CREATE)
+
+
+def test_a_mirror_that_nobody_touched_goes_again(run: Run, created: list[Change], world_pool: WorldPool) -> None:
+    """Positive control of all that follows: it is deleted, and a second undo finds nothing to do."""
+    world_view = WorldView(world_pool.settings)
+    assert world_view.refs(MISSING) == world_view.refs(MISSING, upstream=True)
+    assert run.writer is not None
+    assert mirrors.undo(run.writer, run, creation(created)) == "undone"
+    assert world_view.refs(MISSING) == {}
+    assert mirrors.undo(run.writer, run, creation(created)) == "not-needed"
+
+
+def test_a_creation_whose_answer_was_lost_is_looked_up(run: Run, person: Person, world_pool: WorldPool) -> None:
+    """It is there, with this run's mark, and is filled; one that never arrived is not made a second time."""
+    world_view = WorldView(world_pool.settings)
+    creation_of_one = {"method": "POST", "path": "^/api/v1/orgs/[^/]+/repos$", "times": 1}
+    with world_pool.breaking(creation_of_one | {"action": "reset"}), pytest.raises(Unknown):
+        make(run)
+    assert person("GET").status_code == 404
+    assert run.journal.changes()[-1].result == "unknown"
+    with world_pool.breaking(creation_of_one | {"action": "reset-after"}):
+        make(run)
+    assert world_view.refs(MISSING) == world_view.refs(MISSING, upstream=True) != {}
+    newest = next(change for change in reversed(run.journal.changes()) if change.kind == mirrors.CREATE)
+    assert newest.result == "done"
+
+
+def _a_branch(person: Person, _: WorldView) -> None:
+    assert person("POST", "/branches", new_branch_name="mine", old_ref_name="main").status_code == 201
+
+
+def _a_commit(person: Person, _: WorldView) -> None:
+    content = base64.b64encode(b"mine\n").decode()
+    made = person("POST", "/contents/mine.txt", content=content, message="Mine", branch="main")
+    assert made.status_code == 201
+
+
+def _a_tag(_: Person, world_view: WorldView) -> None:
+    world_view.git(MISSING, "tag", "mine", "main")
+
+
+def _a_moved_tag(_: Person, world_view: WorldView) -> None:
+    tag = world_view.git(MISSING, "tag", "--list").splitlines()[0]
+    world_view.git(MISSING, "tag", "--force", tag, "main^{tree}")
+
+
+def _an_issue(person: Person, _: WorldView) -> None:
+    assert person("POST", "/issues", title="It does not start").status_code == 201
+
+
+@pytest.mark.parametrize("spoil", [_a_branch, _a_commit, _a_tag, _a_moved_tag, _an_issue])
+def test_a_mirror_that_somebody_used_stays(
+    run: Run,
+    created: list[Change],
+    person: Person,
+    world_pool: WorldPool,
+    spoil: Callable[[Person, WorldView], None],
+) -> None:
+    """A branch, a commit, a tag, a moved tag or an issue of somebody's: refused, and all of it is still there."""
+    world_view = WorldView(world_pool.settings)
+    spoil(person, world_view)
+    before = world_view.refs(MISSING)
+    assert run.writer is not None
+    with pytest.raises(Conflict, match="left alone"):
+        mirrors.undo(run.writer, run, creation(created))
+    assert world_view.refs(MISSING) == before != {}
+
+
+def test_a_repository_of_somebody_elses_making_is_not_ours_to_delete(
+    run: Run, created: list[Change], person: Person
+) -> None:
+    """Deleted and made anew under the same name: it does not carry this run's mark."""
+    assert person("DELETE").status_code == 204
+    assert run.writer is not None
+    run.writer.forge.create_repository(run.site.forge.org, MISSING, private=True, description="Mine")
+    assert mirrors.undo(run.writer, run, creation(created)) == "not-needed"
+    assert person("GET").status_code == 200
+
+
+def test_a_tag_that_moved_upstream_is_told_and_not_moved(run: Run) -> None:
+    """Same name, other commit: a finding names it; a tag that only one side has is none."""
+    ours = Refs("main", tags={"1.0": "a" * 40, "2.0": "b" * 40, "only-ours": "c" * 40})
+    theirs = Refs("main", tags={"1.0": "a" * 40, "2.0": "d" * 40, "only-theirs": "e" * 40})
+    assert moved_tags(ours, theirs) == ("2.0",)
+    assert moved_tags(None, theirs) == moved_tags(ours, None) == ()

@@ -1,0 +1,140 @@
+"""A site that answers, and is not what the site file says: told apart, said once, and nothing is written.
+
+The world is the night's, running; each site file is its own with one thing wrong.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fixtures.rehearsal.forge_embedded.store import Store
+from fixtures.rehearsal.world import free_ports
+from tests_meta.muster_runs import WorldPool
+from tests_meta.world_view import WorldView
+
+
+def other_site(world_pool: WorldPool, name: str, *changes: tuple[str, str], secret: str = "") -> Path:
+    """The world's own site file with lines replaced, and with another forge token where one is given."""
+    text = world_pool.site.read_text()
+    for old, new in changes:
+        assert old in text, text
+        text = text.replace(old, new, 1)
+    if secret:
+        path = world_pool.world / "secrets" / name
+        path.write_text(secret)
+        path.chmod(0o600)
+        text = text.replace("secrets/forge-token", f"secrets/{name}")
+    site = world_pool.world / f"{name}.toml"
+    site.write_text(text)
+    return site
+
+
+def narrow_token(world_pool: WorldPool) -> str:
+    """A token of the bot with every scope but one, made by an administrator of the forge."""
+    store, token = Store(world_pool.settings.forge_dir), secrets.token_hex(20)
+    store.create_token(world_pool.settings.bot, token, "write:organization,write:repository,read:issue,read:user")
+    store.close()
+    return token
+
+
+MISTAKES: dict[str, tuple[Callable[[WorldPool], Path], str, str]] = {
+    "no such organisation": (
+        lambda world: other_site(world, "org", ('org = "recipe-maintainers"', 'org = "no-such-org"')),
+        "the organisation can be read",
+        "no-such-org",
+    ),
+    "somebody else's token": (
+        lambda world: other_site(world, "alice", secret=(world.world / "secrets/stranger_token").read_text()),
+        "the token is the bots",
+        "alice",
+    ),
+    "a token of nobody": (
+        lambda world: other_site(world, "nobody", secret="f" * 40),
+        "the token is the bots",
+        "401",
+    ),
+    "a token that may only read code": (
+        lambda world: other_site(world, "reader", secret=world.settings.checkout_token),
+        "the token has the scope: write:organization",
+        "missing",
+    ),
+    "a token that lacks one scope": (
+        lambda world: other_site(world, "narrow", secret=narrow_token(world)),
+        "the token has the scope: write:issue",
+        "missing",
+    ),
+    "no such cc-ci": (
+        lambda world: other_site(world, "ccci", ("recipe-maintainers/cc-ci", "recipe-maintainers/cc-cd")),
+        "the organisation can be read",
+        "cc-cd",
+    ),
+    "no such upstream": (
+        lambda world: other_site(world, "upstream", ('owner = "coop-cloud"', 'owner = "no-such-coop"')),
+        "upstream has the recipe: ghost",
+        "no-such-coop",
+    ),
+    "a Drone that knows nobody": (
+        lambda world: other_site(world, "drone", ("secrets/drone-token", "secrets/forge-token")),
+        "drone knows us",
+        "drone",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_what_the_site_file_has_wrong_about_the_site_stops_in_phase_0(night: WorldPool, name: str) -> None:
+    """Exit 1; the assertion that is about it says what was seen; no later phase runs, and nothing was written."""
+    make, title, words = MISTAKES[name]
+    before = WorldView(night.settings).everything()
+    ran = night.visit(site=make(night)).demand(1)
+    assert title in ran.failed
+    (told,) = [line for line in ran.of("assertion") if line["title"] == title]
+    assert words in " ".join(str(told[key]) for key in ("what", "expected", "seen", "message"))
+    assert {line["phase"] for line in ran.of("assertion") if line["outcome"] == "passed"} <= {0}
+    assert ran.of("intent") == []
+    assert WorldView(night.settings).everything() == before
+
+
+HOSTS: dict[str, tuple[Callable[[WorldPool], tuple[str, str]], str]] = {
+    "another machine-id": (
+        lambda world: (re.findall(r'machine_id = "(\w+)"', world.site.read_text())[0], "0" * 32), "0" * 32),
+    "another hostname": (lambda world: ('hostname = "nixos"', 'hostname = "nixos2"'), "nixos2"),
+    "another root device": (lambda world: ("by-label/nixos", "by-label/other"), "by-label/other"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_another_host_than_the_site_file_names_is_never_written_to(night: WorldPool, name: str) -> None:
+    """Withheld (13) before the lock is taken: expected and seen in one message, and a finished record."""
+    change, words = HOSTS[name]
+    before = WorldView(night.settings).everything()
+    ran = night.visit(site=other_site(night, "host", change(night))).demand(13)
+    assert words in ran.output
+    assert ran.of("end"), "the record has no end: the next run would take it for one that was killed"
+    assert WorldView(night.settings).everything() == before
+
+
+def test_a_host_that_nobody_pinned_is_never_written_to(night: WorldPool, tmp_path: Path) -> None:
+    """No key in known_hosts: not accepted, not asked about; the next run has nothing to settle."""
+    (night.world / "secrets/nobody").write_text("")
+    site = other_site(night, "unpinned", ("secrets/known_hosts", "secrets/nobody"))
+    before = WorldView(night.settings).everything()
+    ran = night.visit(site=site, reports=tmp_path).demand(13)
+    assert "known_hosts" in ran.output or "host key" in ran.output
+    assert WorldView(night.settings).everything() == before
+    again = night.visit("--plan", reports=tmp_path).demand(10)
+    assert "was killed" not in again.output
+
+
+def test_a_forge_that_is_not_there_is_one_sentence_per_question(night: WorldPool) -> None:
+    """A wrong port: phase 0 says that nothing answers; nothing is tried for ever."""
+    port = free_ports(1)[0]
+    site = other_site(night, "away", (f":{night.settings.forge_port}", f":{port}"))
+    ran = night.visit("--health", site=site).demand(1)
+    assert "the forge answers" in ran.failed
+    assert "could not connect" in ran.output

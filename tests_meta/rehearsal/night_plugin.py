@@ -1,0 +1,38 @@
+"""Lets a run take place on another night: loaded into muster with ``-p tests_meta.rehearsal.night_plugin``.
+
+The machine's clock stays as it is, for the world's servers go by it too. Only what counts in nights is told another
+time: ``MUSTER_NIGHT`` (a date) is the night that findings are told in, and ``MUSTER_HOURS_SINCE`` how long ago the
+newest finished run is taken to have ended; the records of earlier nights are as much older.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from fixtures.notify import missed_nights as nightly
+from reports import history, lasting
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    tonight = os.environ["MUSTER_NIGHT"]
+    later = timedelta(hours=float(os.environ["MUSTER_HOURS_SINCE"]))
+
+    def night_of(started: datetime) -> str:
+        del started
+        return tonight
+
+    prune = history.prune
+
+    def prune_later(
+        root: Path, rule: history.Rule, now: datetime, *, pretend: bool = False
+    ) -> list[history.Night]:
+        return prune(root, rule, now + later, pretend=pretend)
+
+    lasting.night_of = night_of
+    history.prune = prune_later
+    nightly.note_missed = partial(nightly.note_missed, now=datetime.now(UTC) + later)

@@ -1,0 +1,309 @@
+"""The embedded host answers as a NixOS host does: over ssh, from its service manager, its swarm and its nix."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+
+import paramiko
+import pytest
+
+from fixtures.rehearsal.host.removal import make_removable, remove
+from fixtures.rehearsal.host.sshd import find_sshd
+from tests_meta.rehearsal.host_world import BUILD, ENROLL, Answer, HostWorld, execute, until
+
+KINDS = ["paramiko+stand-in", "openssh+nix"]
+BRIDGE = "ccci-bridge_app"
+TASK = f"docker service ps --no-trunc -q -f desired-state=running {BRIDGE} | head -n 1"
+STATE = f"docker inspect $({TASK}) --format '{{{{.Status.State}}}}'"
+POLLED = f"docker inspect $({TASK}) --format '{{{{json .Spec.ContainerSpec.Env}}}}'"
+CURRENT = "readlink -f $HOME/../run/current-system"
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostWorld]:
+    ssh, nix = request.param.split("+")
+    if ssh == "openssh" and (find_sshd() is None or shutil.which("nix") is None):
+        pytest.skip("sshd and nix are not both installed here")
+    made = HostWorld(tmp_path_factory.mktemp("host") / "world", ssh=ssh, nix=nix)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def host(world: HostWorld) -> HostWorld:
+    """A host that runs, for tests that leave it as it was."""
+    world.start()
+    return world
+
+
+# -- ssh ---------------------------------------------------------------------------------------------------
+
+
+def test_host_says_who_it_is(host: HostWorld) -> None:
+    """Machine id, hostname, root device and running system are those of the site, in one session."""
+    said = host.out(
+        f"cat $HOME/../etc/machine-id; hostname; uname -n; findmnt -n -o SOURCE --target $HOME; {CURRENT}"
+    ).splitlines()
+    assert len(said[0]) == 32
+    assert said[1:4] == ["nixos", "nixos", "/dev/disk/by-label/nixos"]
+    assert said[4].startswith(str(host.paths.store))
+    assert "nixos-system-nixos-" in said[4]
+
+
+def test_commands_come_from_the_host_and_no_profile_is_read(host: HostWorld) -> None:
+    """PATH begins with the host's commands; neither ~/.bashrc nor ~/.profile is ever read."""
+    for name in (".bashrc", ".profile", ".bash_profile"):
+        (host.paths.home / name).write_text("echo poison; exit 9\n")
+    assert host.out("command -v systemctl") == str(host.paths.bin / "systemctl")
+    assert host.out("pwd") == str(host.paths.home)
+
+
+def test_exit_status_and_both_outputs_arrive(host: HostWorld) -> None:
+    """Status, stdout and stderr are the command's; input reaches it, and its end too."""
+    assert host.run("cat; echo wrong >&2; exit 37", given=b"given\n") == Answer(37, "given\n", "wrong\n")
+
+
+def test_much_output_on_both_streams(host: HostWorld) -> None:
+    """Three megabytes on each stream arrive whole."""
+    answer = host.run("head -c 3000000 /dev/zero | tr '\\0' x & head -c 3000000 /dev/zero | tr '\\0' y >&2; wait")
+    assert (answer.out.count("x"), answer.err.count("y"), answer.status) == (3_000_000, 3_000_000, 0)
+
+
+def test_killed_command_has_no_exit_status(host: HostWorld) -> None:
+    """A command that was killed is answered with a signal, which paramiko shows as -1; never before it was granted."""
+    assert [host.run("kill -9 $$").status for _ in range(20)] == [-1] * 20
+
+
+def test_channels_run_side_by_side(host: HostWorld) -> None:
+    """Eight commands on one connection run at once: they wait for one another."""
+    client = host.connect()
+    meet = "mkdir -p meet && touch meet/$$ && while [ $(ls meet | wc -l) -lt 8 ]; do :; done; echo met"
+    answers: list[Answer] = []
+    threads = [threading.Thread(target=lambda: answers.append(execute(client, meet))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    client.close()
+    assert [answer.out for answer in answers] == ["met\n"] * 8
+
+
+def test_session_ends_when_its_input_does(host: HostWorld) -> None:
+    """A lock held by a session is free as soon as the connection is gone."""
+    client = host.connect()
+    transport = client.get_transport()
+    assert transport is not None
+    channel = transport.open_session()
+    channel.exec_command("exec 9>$HOME/lock; flock -n 9 && echo held; cat")
+    assert channel.recv(5) == b"held\n"
+    assert host.run("flock -n $HOME/lock true").status == 1
+    client.close()
+    until(lambda: host.run("flock -n $HOME/lock true").status == 0, "the lock to be free")
+
+
+def test_only_the_authorized_key_logs_in(host: HostWorld) -> None:
+    """Another key, or a password, is refused."""
+    client = paramiko.SSHClient()
+    client.load_host_keys(str(host.settings.secrets_dir / "known_hosts"))
+    with pytest.raises(paramiko.AuthenticationException):
+        client.connect(
+            "127.0.0.1",
+            port=host.settings.ssh_port,
+            username="root",
+            pkey=paramiko.RSAKey.generate(2048),
+            allow_agent=False,
+            look_for_keys=False,
+        )
+    client.close()
+
+
+# -- systemd -----------------------------------------------------------------------------------------------
+
+
+def test_transient_service_lives_without_its_connection(host: HostWorld) -> None:
+    """A service started by systemd-run goes on when the connection that started it is cut."""
+    client = host.connect()
+    execute(client, "systemd-run --quiet --unit=stays --service-type=exec --remain-after-exit sleep 60")
+    client.close()
+    assert host.out("systemctl is-active stays") == "active"
+    assert host.out("systemctl show -p SubState --value stays") == "running"
+    host.out("systemctl stop stays")
+    assert host.out("systemctl show -p LoadState --value stays") == "not-found"
+
+
+def test_unit_name_is_taken_once(host: HostWorld) -> None:
+    """A transient unit's name is refused, in systemd's words, while one of it is loaded; a failed one is."""
+    host.out("systemd-run --quiet --unit=once --service-type=exec sh -c 'exit 3'")
+    host.until("systemctl is-failed once", "failed")
+    again = host.run("systemd-run --quiet --unit=once --service-type=exec true")
+    assert again.status == 1
+    assert "Unit once.service was already loaded or has a fragment file." in again.err
+    shown = host.out("systemctl show -p Result,ExecMainStatus,ExecMainCode once")
+    assert shown.splitlines() == ["Result=exit-code", "ExecMainCode=1", "ExecMainStatus=3"]
+    host.out("systemctl reset-failed once")
+    host.out("systemd-run --quiet --unit=once --service-type=exec --collect true")
+
+
+def test_stop_and_time_limit_end_every_process(host: HostWorld) -> None:
+    """Stopping a unit, or reaching RuntimeMaxSec, also kills children that made sessions of their own."""
+    script = "setsid sh -c 'exec sleep 4711' & exec sleep 4712"
+    host.out(f'systemd-run --quiet --unit=tree --service-type=exec sh -c "{script}"')
+    host.until("ps -eo args | grep -c '^sleep 471[12]'", "2")
+    host.out("systemctl stop tree")
+    assert host.run("ps -eo args | grep -c '^sleep 471[12]'").out.strip() == "0"
+    host.out(f'systemd-run --quiet --unit=late --service-type=exec -p RuntimeMaxSec=200ms -r sh -c "{script}"')
+    host.until("systemctl show -p Result --value late", "timeout")
+    host.until("systemctl show -p ActiveState --value late", "failed")
+    host.until("ps -eo args | grep -c '^sleep 471[12]'", "0")
+    assert "late.service" in host.out("systemctl list-units --failed --plain --no-legend")
+    host.out("systemctl reset-failed late")
+
+
+def test_timer_fires_and_is_gone(host: HostWorld) -> None:
+    """--on-active starts the service once; before, the timer can be taken away; after, both are unloaded."""
+    host.out("systemd-run --quiet --unit=soon --on-active=0.2 touch $HOME/fired")
+    until(lambda: (host.paths.home / "fired").exists(), "the timer to fire")
+    host.until("systemctl show -p LoadState --value soon.timer", "not-found")
+    host.out("systemd-run --quiet --unit=never --on-active=1h touch $HOME/not-fired")
+    assert host.out("systemctl is-active never.timer") == "active"
+    rows = json.loads(host.out("systemctl list-timers --output=json"))
+    assert "never.service" in {row["activates"] for row in rows}
+    host.out("systemctl stop never.timer")
+    assert host.run("systemctl is-active never.timer never.service").status == 4
+    assert host.run("systemctl stop never.timer").status == 5
+
+
+def test_manager_expands_variables_before_the_shell(host: HostWorld) -> None:
+    """${NAME} in a transient unit's command is the manager's, $$ is one dollar, and $NAME inside a word stays."""
+    script = "echo ${HERE}-$$HOW-$HOW-${NOT} > $HOME/said"
+    host.out(f"systemd-run -q --wait -E HERE=x -E HOW=y -E HOME=$HOME sh -c '{script}'")
+    assert (host.paths.home / "said").read_text() == "x-y-y-\n"
+
+
+def test_journal_can_be_read_on_from_a_cursor(host: HostWorld) -> None:
+    """journalctl --show-cursor and --after-cursor give each line of a unit once, in order."""
+    host.out("systemd-run -q --wait --unit=said sh -c 'echo one; echo two'")
+    first = host.out("journalctl -u said -o cat --show-cursor").splitlines()
+    assert "one" in first
+    cursor = first[-1].removeprefix("-- cursor: ")
+    host.out("systemd-run -q --wait --unit=said sh -c 'echo three'")
+    after = host.out(f"journalctl -u said -o cat --after-cursor='{cursor}'").splitlines()
+    assert "three" in after
+    assert "two" not in after
+    entries = [json.loads(line) for line in host.out("journalctl -u said -o json").splitlines()]
+    assert {entry.get("_SYSTEMD_UNIT", entry.get("UNIT")) for entry in entries} == {"said.service"}
+    assert host.out("journalctl -u nothing --no-pager") == "-- No entries --"
+
+
+# -- docker, abra ------------------------------------------------------------------------------------------
+
+
+def test_swarm_shows_the_bridge_as_docker_does(host: HostWorld) -> None:
+    """Service, task and stacks have docker's shapes; the poll set is one value in the task's environment."""
+    host.until(STATE, "running")
+    task = json.loads(host.out(f"docker inspect $({TASK})"))[0]
+    assert len(task["ID"]) == 25
+    values = dict(pair.split("=", 1) for pair in task["Spec"]["ContainerSpec"]["Env"])
+    assert values["POLL_REPOS"].split(",")[0] == "recipe-maintainers/cc-ci"
+    assert len(values["POLL_REPOS"].split(",")) == 11
+    assert values["GITEA_URL"] == host.settings.forge_url
+    stacks = host.out("docker stack ls --format '{{.Name}}'").split()
+    assert stacks == ["backups", "ccci-bridge", "ccci-dashboard", "drone", "traefik"]
+    for stack in stacks:
+        row = json.loads(host.out(f"docker stack services {stack} --format '{{{{json .}}}}'"))
+        assert row["Replicas"] == "1/1"
+
+
+def test_docker_says_what_it_does_not_have(host: HostWorld) -> None:
+    """A service that is not there: docker's exit codes and words."""
+    assert host.run("docker service ps nosuch") == Answer(1, "", "no such service: nosuch\n")
+    assert host.run("docker service logs nosuch") == Answer(1, "", "no such task or service: nosuch\n")
+    inspected = host.run("docker service inspect nosuch")
+    assert (inspected.status, inspected.out) == (1, "[]\n")
+
+
+def test_bridge_log_is_the_process_output(host: HostWorld) -> None:
+    """docker service logs shows what the bridge process printed; a forced update starts another task."""
+    host.until(STATE, "running")
+    until(
+        lambda: "watching all 11 repos" in host.run(f"docker service logs --raw {BRIDGE}").out,
+        "the bridge's first lines",
+    )
+    before = host.out(TASK)
+    host.out(f"docker service update --force {BRIDGE}")
+    until(lambda: host.run(TASK).out.strip() not in {"", before}, "another task")
+    host.until(STATE, "running")
+    assert host.out(f"docker inspect {before} --format '{{{{.Status.State}}}}'") == "shutdown"
+    assert before in host.out(f"docker service logs {BRIDGE}")
+
+
+def test_abra_fetches_from_upstream(host: HostWorld) -> None:
+    """abra recipe fetch clones a recipe that exists and fails on one that does not."""
+    host.out(
+        "ABRA_DIR=$HOME/fetched abra recipe fetch mumble -n && test -f $HOME/fetched/recipes/mumble/compose.yml"
+    )
+    missing = host.run("ABRA_DIR=$HOME/fetched abra recipe fetch nosuch -n")
+    assert missing.status == 1
+    assert missing.err.startswith("FATA")
+
+
+# -- nix ---------------------------------------------------------------------------------------------------
+
+
+def test_build_depends_on_the_content_alone(host: HostWorld) -> None:
+    """The head builds the running system; another commit of the same content too; other content another path."""
+    build = BUILD.format(attribute="cc-ci")
+    assert host.out(build) == host.out(CURRENT)
+    host.out("cd ~/cc-ci && git commit -q --allow-empty -m same")
+    assert host.out(build) == host.out(CURRENT)
+    host.out(ENROLL)
+    assert host.out(build) != host.out(CURRENT)
+    host.out("cd ~/cc-ci && git reset -q --hard HEAD~2")
+
+
+def test_evaluation_tells_whose_configuration_it_is(host: HostWorld) -> None:
+    """nix eval --apply reads hostname and root device of each attribute without building it."""
+    pick = 'c: { hostname = c.networking.hostName; root_device = c.fileSystems."/".device; }'
+    for attribute, wanted in {"cc-ci": "nixos", "cc-ci-hetzner": "nixos", "cc-ci-incus": "cc-ci"}.items():
+        flake = f"git+file://$HOME/cc-ci?submodules=1#nixosConfigurations.{attribute}.config"
+        told = json.loads(host.out(f"nix eval --json \"{flake}\" --apply '{pick}'"))
+        assert told["hostname"] == wanted
+        assert (told["root_device"] == "/dev/disk/by-label/nixos") == (wanted == "nixos")
+
+
+def test_flake_needs_its_submodule(host: HostWorld) -> None:
+    """Without ?submodules=1 the sops file is missing and nothing evaluates; an unknown attribute fails too."""
+    with_submodule = BUILD.format(attribute="cc-ci").split("|")[0]
+    assert host.run(with_submodule).status == 0
+    without = host.run(with_submodule.replace("?submodules=1", ""))
+    assert without.status == 1
+    assert "secrets.yaml" in without.err
+    unknown = host.run(BUILD.format(attribute="nosuch").split("|")[0])
+    assert unknown.status == 1
+    assert "does not provide attribute" in unknown.err
+
+
+def test_stores_can_be_removed(host: HostWorld) -> None:
+    """The store's folders are read-only where nix made them; `make_removable` lets their owner delete them."""
+    copy = host.settings.root / "copy"
+    shutil.copytree(host.paths.store, copy, symlinks=True)
+    make_removable(copy)
+    assert all(path.stat().st_mode & 0o200 for path in copy.rglob("*") if path.is_dir() and not path.is_symlink())
+    remove(copy)
+    assert not copy.exists()
+
+
+def test_previous_generation_is_not_where_one_came_from(host: HostWorld) -> None:
+    """nix-env --rollback goes to the previous number, here to the legacy machine's system."""
+    profile = "nix-env -p $HOME/../nix/var/nix/profiles/system"
+    host.out(f"{profile} --rollback")
+    name = host.out("readlink -f $HOME/../nix/var/nix/profiles/system")
+    host.out(f"{profile} --switch-generation 42")
+    assert "nixos-system-cc-ci-" in name
+    assert host.out("readlink $HOME/../nix/var/nix/profiles/system") == "system-42-link"
+    host.out(f"{profile} --set $({CURRENT})")
+    assert "43" not in host.out(f"{profile} --list-generations")
+    assert host.run(f"{profile} --switch-generation 99").status == 1

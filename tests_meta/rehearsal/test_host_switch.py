@@ -1,0 +1,412 @@
+"""What the embedded host does when it is switched to another system, well and with every one of its faults."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+
+import paramiko
+import pytest
+
+from fixtures.rehearsal.faults.host import FAULTS, ccci_files
+from fixtures.rehearsal.host.damage import apply_damage
+from fixtures.rehearsal.host.sshd import find_sshd
+from tests_meta.rehearsal.host_world import BUILD, ENROLL, HostWorld, execute, until
+
+BRIDGE = "ccci-bridge_app"
+NEWEST = f"docker service ps --no-trunc -q {BRIDGE} | head -n 1"
+TASK = f"docker service ps --no-trunc -q -f desired-state=running {BRIDGE} | head -n 1"
+STATE = f"docker inspect $({TASK}) --format '{{{{.Status.State}}}}'"
+ENVIRONMENT = f"docker inspect $({TASK}) --format '{{{{json .Spec.ContainerSpec.Env}}}}'"
+CURRENT = "readlink -f $HOME/../run/current-system"
+PROFILE = "nix-env -p $HOME/../nix/var/nix/profiles/system"
+FAILED = "systemctl list-units --failed --plain --no-legend --no-pager"
+OLD_FAILURE = "offsite-copy.service"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostWorld]:
+    """The real ssh server and the real nix, where both are installed."""
+    real = find_sshd() is not None and shutil.which("nix") is not None
+    ssh, nix = ("openssh", "nix") if real else ("paramiko", "stand-in")
+    made = HostWorld(tmp_path_factory.mktemp("switch") / "world", ssh=ssh, nix=nix)
+    yield made
+    made.close()
+
+
+class Switch:
+    """A switch to a system that polls one repository more, with a revert armed, as a deploy does it."""
+
+    def __init__(
+        self,
+        world: HostWorld,
+        *,
+        dead_man_s: float = 3600.0,
+        attribute: str = "cc-ci",
+        properties: tuple[str, ...] = (),
+    ) -> None:
+        self.world = world
+        world.until(STATE, "running")
+        self.home = world.out(CURRENT)
+        self.task = world.out(TASK)
+        world.out(ENROLL)
+        self.built = world.out(BUILD.format(attribute=attribute))
+        self.revert = (
+            "systemctl stop switch.service 2>/dev/null; "
+            f"{PROFILE} --switch-generation 42; "
+            f"if systemctl is-active --quiet emergency.target; then {self.home}/activate; systemctl daemon-reload; "
+            f"systemctl start default.target; fi; {self.home}/bin/switch-to-configuration switch"
+        )
+        world.out(f"printf '%s\\n' '{self.revert}' > $HOME/revert.sh")
+        words = " ".join(f"{option} {one}" for one in properties for option in ("--timer-property", "-p"))
+        world.out(
+            f"systemd-run -q --unit=revert --on-active={dead_man_s} {words} -E HOME=$HOME sh $HOME/revert.sh"
+        )
+
+    def start(self, *, limit_s: float = 60.0) -> None:
+        script = f"{PROFILE} --set {self.built} && exec {self.built}/bin/switch-to-configuration switch"
+        self.world.out(
+            f"systemd-run -q --unit=switch --service-type=exec -r -p RuntimeMaxSec={limit_s} "
+            f"-E HOME=$HOME sh -c '{script}'"
+        )
+
+    def ended(self) -> str:
+        """How it ended: ``Result ExecMainStatus``."""
+        shown = "systemctl show -p SubState --value switch.service"
+        until(lambda: self.world.run(shown).out.strip() in {"exited", "failed"}, "the switch to end")
+        return self.world.out("systemctl show -p Result,ExecMainStatus --value switch").replace("\n", " ")
+
+    def taken_back(self) -> None:
+        """Run the revert by hand and see everything as it was."""
+        self.world.out(self.revert)
+        assert self.world.out(CURRENT) == self.home
+        self.bridge_is_back()
+
+    def host_comes_back_by_itself(self) -> None:
+        """Nobody can log in until the host's own revert has made it what it was."""
+        until(lambda: not self.world.reachable(), "ssh to be gone")
+        until(self.world.reachable, "the host's own revert to bring ssh back")
+        self.world.disconnect()
+        self.world.until(CURRENT, self.home)
+        self.bridge_is_back()
+
+    def host_is_gone(self) -> None:
+        """Nobody can log in, and what was armed is gone too."""
+        until(lambda: not self.world.reachable(), "ssh to be gone")
+        until(lambda: disarmed(self.world), "the armed revert to be gone")
+        self.world.disconnect()
+
+    def bridge_is_back(self) -> None:
+        self.world.until(STATE, "running")
+        assert "recipe-maintainers/ghost" not in self.world.out(ENVIRONMENT)
+
+
+def test_switch_replaces_the_task_and_reverts_by_recorded_generation(world: HostWorld) -> None:
+    """A switch starts a task with the new poll set, forgets failed units, sets the boot default; and back."""
+    world.start()
+    assert OLD_FAILURE in world.out(FAILED)
+    switch = Switch(world)
+    switch.start()
+    assert switch.ended() == "success 0"
+    assert world.out(CURRENT) == switch.built
+    assert world.out(FAILED) == ""
+    world.until(STATE, "running")
+    assert world.out(TASK) != switch.task
+    assert "recipe-maintainers/ghost" in world.out(ENVIRONMENT)
+    said = world.out("journalctl -t nixos -o cat").splitlines()
+    assert said[-1] == f"finished switching to system configuration {switch.built}"
+    loader = world.paths.loader / "loader.conf"
+    assert loader.read_text().endswith("default nixos-generation-43.conf\n")
+    switch.taken_back()
+    assert world.out("readlink $HOME/../nix/var/nix/profiles/system") == "system-42-link"
+    assert loader.read_text().endswith("default nixos-generation-42.conf\n")
+
+
+def test_switch_to_the_same_leaves_the_bridge_alone(world: HostWorld) -> None:
+    """Neither a switch that changes nothing nor a second deploy of the same spec replaces the bridge's task."""
+    world.start()
+    world.until(STATE, "running")
+    task = world.out(TASK)
+    world.out(f"$({CURRENT})/bin/switch-to-configuration switch")
+    world.out("systemctl restart deploy-bridge")
+    assert "Updating service" in world.out("journalctl -u deploy-bridge -o cat -n 3")
+    assert world.out(NEWEST) == task
+
+
+def test_one_switch_at_a_time_and_unknown_actions(world: HostWorld) -> None:
+    """A second switch does not get the lock; an action that is none, and dry-activate, change nothing."""
+    world.start("switch-hangs")
+    switch = Switch(world)
+    switch.start()
+    world.until(CURRENT, switch.built)
+    second = world.run(f"{switch.home}/bin/switch-to-configuration test")
+    assert (second.status, second.err) == (1, "Could not acquire lock\n")
+    assert world.run(f"{switch.home}/bin/switch-to-configuration nonsense").status == 1
+    assert world.run(f"{switch.home}/bin/switch-to-configuration dry-activate").status == 0
+    assert world.out(CURRENT) == switch.built
+    switch.taken_back()
+
+
+def test_test_activation_is_gone_after_a_reboot(world: HostWorld) -> None:
+    """`test` activates and leaves the boot default: a reboot is the rollback, and ends transient units."""
+    world.start()
+    switch = Switch(world)
+    world.out(f"{switch.built}/bin/switch-to-configuration test")
+    assert world.out(CURRENT) == switch.built
+    world.boot()
+    assert world.out(CURRENT) == switch.home
+    assert world.run("systemctl is-active revert.timer").status == 4
+    switch.bridge_is_back()
+    assert world.out(TASK) != switch.task
+
+
+def test_nixos_rebuild_does_the_same(world: HostWorld) -> None:
+    """nixos-rebuild switch --flake builds, sets the profile and activates; list-generations shows it."""
+    world.start()
+    Switch(world)
+    world.out('nixos-rebuild switch --flake "git+file://$HOME/cc-ci?submodules=1#cc-ci"')
+    rows = json.loads(world.out("nixos-rebuild list-generations --json"))
+    assert [row["generation"] for row in rows if row["current"]] == [43]
+    world.until(STATE, "running")
+    assert "recipe-maintainers/ghost" in world.out(ENVIRONMENT)
+
+
+def disarmed(world: HostWorld) -> bool:
+    """Has the service manager taken the revert's timer away?"""
+    entries = (json.loads(line) for line in world.paths.journal.read_text().splitlines())
+    return any(entry["unit"] == "revert.timer" and entry["message"].startswith("Stopped") for entry in entries)
+
+
+def test_wrong_machine_s_system_ends_in_emergency_mode(world: HostWorld) -> None:
+    """Activating the legacy configuration takes ssh, services and the armed revert away; it boots no better."""
+    world.start()
+    switch = Switch(world, dead_man_s=60.0, attribute="cc-ci-incus")
+    switch.start()
+    until(lambda: not world.reachable(), "ssh to be gone")
+    until(lambda: disarmed(world), "the armed revert to be gone")
+    assert "You are in emergency mode." in world.paths.journal.read_text()
+    world.boot()
+    assert not world.reachable()
+
+
+@pytest.mark.parametrize("fault", ["", "emergency-mode"])
+def test_a_revert_without_default_dependencies_survives_emergency_mode(world: HostWorld, fault: str) -> None:
+    """As on a real systemd (test_real_systemd): it fires, and brings services and ssh back."""
+    world.start(*[fault] * bool(fault))
+    attribute = "cc-ci" if fault else "cc-ci-incus"
+    switch = Switch(world, dead_man_s=2.0, attribute=attribute, properties=("DefaultDependencies=no",))
+    switch.start()
+    switch.host_comes_back_by_itself()
+    assert world.run("systemctl is-active emergency.target multi-user.target").out.split() == [
+        "inactive",
+        "active",
+    ]
+
+
+def test_a_reload_spoils_a_transient_command_with_a_semicolon(world: HostWorld) -> None:
+    """As systemd 252 does: the unit's command is read back with ``\\;`` in it. A script in a file is safe."""
+    world.start()
+    arm = "systemd-run -q --unit={name} --on-active=0.3 sh -c 'echo one; echo two'"
+    world.out(arm.format(name="kept"))
+    world.until("journalctl -u kept -o cat -t sh", "one\ntwo")
+    world.out(arm.format(name="spoilt") + " && systemctl daemon-reload")
+    world.until("journalctl -u spoilt -o cat -t sh", "one; echo two")
+
+
+def test_nothing_is_left_when_the_host_is_off(world: HostWorld) -> None:
+    """Powering off ends the bridge, transient services with what they started, and sessions."""
+    world.start()
+    world.until(STATE, "running")
+    world.out('systemd-run -q --unit=left --service-type=exec sh -c "setsid sleep 4713 & exec sleep 4713"')
+    execute(world.connect(), "(setsid sleep 4713 >/dev/null 2>&1 </dev/null &)")
+    until(
+        lambda: sum("sleep 4713" in one for one in world.left_over()) == 3, "a service's two and a session's one"
+    )
+    world.stop()
+    until(lambda: world.left_over() == [], f"no process of {world.paths.root}")
+
+
+# -- faults ------------------------------------------------------------------------------------------------
+
+
+def damaged(name: str, script: str, wanted: str) -> Callable[[HostWorld], None]:
+    """A fault that is a state of the files: brought about without booting."""
+
+    def check(world: HostWorld) -> None:
+        assert wanted not in world.local(script).out
+        apply_damage(world.paths, frozenset({name}))
+        assert wanted in world.local(script).out
+
+    return check
+
+
+def _host_key_changed(world: HostWorld) -> None:
+    with pytest.raises(paramiko.BadHostKeyException):
+        world.connect()
+
+
+def _build_fails(world: HostWorld) -> None:
+    world.out(ENROLL)
+    answer = world.run(BUILD.format(attribute="cc-ci").split("|")[0])
+    assert answer.status == 1
+    assert "unable to start any build" in answer.err
+
+
+def _switch_fails(world: HostWorld) -> None:
+    switch = Switch(world)
+    switch.start()
+    assert switch.ended() == "exit-code 2"
+    assert world.out(CURRENT) == switch.built
+    newest = f"docker inspect $({NEWEST}) --format '{{{{.Status.State}}}}'"
+    until(lambda: "failed" in world.run(f"docker service ps {BRIDGE}").out.lower(), "a task to fail")
+    assert world.run(newest).out.strip() != ""
+    switch.taken_back()
+
+
+def _exit_4(*, unit: str, old: bool) -> Callable[[HostWorld], None]:
+    def check(world: HostWorld) -> None:
+        assert (unit in world.out(FAILED)) == old
+        switch = Switch(world)
+        switch.start()
+        assert switch.ended() == "exit-code 4"
+        assert world.out(FAILED).split()[0] == unit
+        assert "failed (status 4)" in world.out("journalctl -t nixos -o cat")
+        world.until(STATE, "running")
+        assert "recipe-maintainers/ghost" in world.out(ENVIRONMENT)
+        switch.taken_back()
+        assert unit not in world.out(FAILED)
+
+    return check
+
+
+def _switch_hangs(world: HostWorld) -> None:
+    switch = Switch(world)
+    switch.start(limit_s=0.6)
+    assert switch.ended().split()[0] == "timeout"
+    assert world.out(CURRENT) == switch.built
+    switch.taken_back()
+
+
+def _breaks_bridge(world: HostWorld) -> None:
+    switch = Switch(world)
+    switch.start()
+    assert switch.ended() == "success 0"
+    until(lambda: "No such image" in world.run(f"docker service ps --no-trunc {BRIDGE}").out, "a rejection")
+    replicas = "docker stack services ccci-bridge --format '{{.Replicas}}'"
+    assert world.out(replicas) == "0/1"
+    switch.taken_back()
+    world.until(replicas, "1/1")
+
+
+def _ssh_gone_for_good(world: HostWorld) -> None:
+    switch = Switch(world, dead_man_s=2.0)
+    switch.start()
+    switch.host_comes_back_by_itself()
+
+
+def _ssh_gone_for_a_while(world: HostWorld) -> None:
+    switch = Switch(world)
+    switch.start()
+    until(lambda: not world.reachable(), "ssh to be gone")
+    until(world.reachable, "ssh to be back")
+    world.disconnect()
+    assert switch.ended() == "success 0"
+    assert world.out(CURRENT) == switch.built
+
+
+def _emergency(world: HostWorld) -> None:
+    switch = Switch(world, dead_man_s=60.0)
+    switch.start()
+    switch.host_is_gone()
+
+
+def _freezes(world: HostWorld) -> None:
+    """Whatever was armed, and however, is gone with everything else."""
+    switch = Switch(world, dead_man_s=60.0, properties=("DefaultDependencies=no",))
+    switch.start()
+    switch.host_is_gone()
+
+
+def _bridge_stays(world: HostWorld) -> None:
+    switch = Switch(world)
+    switch.start()
+    assert switch.ended() == "success 0"
+    assert world.out(TASK) == switch.task
+
+
+def _bridge_old(world: HostWorld) -> None:
+    switch = Switch(world)
+    switch.start()
+    assert switch.ended() == "success 0"
+    until(lambda: world.run(TASK).out.strip() not in {"", switch.task}, "another task")
+    switch.bridge_is_back()
+
+
+def _new_alert(world: HostWorld) -> None:
+    before = set(world.paths.alerts.iterdir())
+    assert len(before) == 1
+    switch = Switch(world)
+    switch.start()
+    assert switch.ended() == "success 0"
+    assert len(set(world.paths.alerts.iterdir()) - before) == 1
+
+
+def _foreign(world: HostWorld) -> None:
+    home = world.out(CURRENT)
+    world.out(BUILD.format(attribute="cc-ci"))
+    assert world.out(CURRENT) != home
+    assert world.out("readlink $HOME/../nix/var/nix/profiles/system") == "system-40-link"
+
+
+def _wrong_target(world: HostWorld) -> None:
+    """The repository's fault: what is seeded, since this world's checkout was made without it."""
+    flake = ccci_files(("wrong-target",), forge_url="http://x", org="o")["flake.nix"]
+    (world.paths.checkout / "flake.nix").write_bytes(flake)
+    assert "nixos-system-cc-ci-" in world.local(BUILD.format(attribute="cc-ci")).out
+
+
+IN_FILES: dict[str, Callable[[HostWorld], None]] = {
+    "checkout-dirty": damaged("checkout-dirty", "git -C cc-ci status --porcelain", " M flake.nix"),
+    "checkout-diverged": damaged("checkout-diverged", "git -C cc-ci rev-list --count origin/main..HEAD", "1"),
+    "checkout-missing": damaged("checkout-missing", "git -C ../etc/cc-ci log -1 --format=%H:%s", ":"),
+    "submodule-missing": damaged("submodule-missing", "git -C cc-ci submodule status", "-"),
+    "wrong-target": _wrong_target,
+}
+EXPECTED: dict[str, Callable[[HostWorld], None]] = {
+    "host-key-changed": _host_key_changed,
+    "build-fails": _build_fails,
+    "switch-fails": _switch_fails,
+    "switch-exit-4-old-unit": _exit_4(unit=OLD_FAILURE, old=True),
+    "switch-hangs": _switch_hangs,
+    "switch-breaks-bridge": _breaks_bridge,
+    "switch-cuts-ssh-for-good": _ssh_gone_for_good,
+    "switch-cuts-ssh-for-a-while": _ssh_gone_for_a_while,
+    "emergency-mode": _emergency,
+    "host-freezes": _freezes,
+    "bridge-not-replaced": _bridge_stays,
+    "bridge-old-environment": _bridge_old,
+    "new-failed-unit": _exit_4(unit="deploy-reports.service", old=False),
+    "new-alert-file": _new_alert,
+    "foreign-system": _foreign,
+}
+
+
+def test_every_fault_is_explained_and_tested() -> None:
+    """A fault has a name in kebab case, a sentence, and an expectation here."""
+    assert all(name == name.lower() and " " not in name and len(text) > 20 for name, text in FAULTS.items())
+    assert EXPECTED.keys() | IN_FILES.keys() == FAULTS.keys()
+
+
+@pytest.mark.parametrize("name", IN_FILES)
+def test_fault_in_files_is_there_before_the_host_starts(world: HostWorld, name: str) -> None:
+    """The fault is not there in a healthy host's files, and is when it was asked for."""
+    world.lay_out()
+    IN_FILES[name](world)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_fault_does_what_it_says(world: HostWorld, name: str) -> None:
+    """With the fault switched on the host shows exactly that, and a way back where there is one."""
+    world.start(name)
+    EXPECTED[name](world)

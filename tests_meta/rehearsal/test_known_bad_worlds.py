@@ -1,0 +1,238 @@
+"""Worlds in which one thing is wrong: each goes red by the test that is about it, and nothing else is blamed.
+
+Each starts from a world that is known to be good (a run in it is green, see test_whole_rehearsal), is spoilt by
+git, HTTP or a file, as a person would spoil it, and is then visited by a run of its own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import pytest
+
+from fixtures.clients.world import reading, resolve
+from fixtures.config.roster import load_roster
+from fixtures.config.site import load_site
+from fixtures.journal.reading import load
+from fixtures.rehearsal.initial_state import night
+from fixtures.survey import take
+from reports.sections.todo import tasks
+from tests_meta.muster_runs import NIGHT, Ran, WorldPool
+from tests_meta.people import Person, deploy_by_hand, deploy_without, git
+from tests_meta.reference_night import prepare_initial_world
+from tests_meta.world_view import POLL_FILE, WorldView
+
+RESTARTED = "1 host systemctl restart deploy-bridge.service"
+
+
+def others_passed(ran: Ran, recipe: str) -> bool:
+    """Whether every other recipe came through all phases."""
+    passed = ran.titles("passed")
+    return all(f"it has passed muster: {name}" in passed for name in night.RECIPES if name != recipe)
+
+
+# -- mirrors -----------------------------------------------------------------------------------------------
+
+
+def test_a_mirror_of_another_repository_is_red_and_left_alone(converged: WorldPool, tmp_path: Path) -> None:
+    """Somebody filled cryptpad's mirror with something else: its head is not upstream's, nobody's work is
+    overwritten, a person is told, and the other eighteen pass."""
+    with Person(converged, "cryptpad", tmp_path) as person:
+        git(person.folder, "checkout", "--quiet", "--orphan", "elsewhere")
+        head = person.push()
+        ran = converged.visit().demand(1)
+        assert WorldView(converged.settings).refs("cryptpad")["refs/heads/main"] == head
+    assert "it was brought up to date: cryptpad" in ran.failed
+    assert all(title.endswith(": cryptpad") for title in ran.failed), ran.failed
+    assert ran.summary["recipes"]["cryptpad"]["mirrored"] is False
+    assert others_passed(ran, "cryptpad")
+    assert [f["recipe"] for f in ran.of("finding") if f["id"] == "mirror-cryptpad"] == ["cryptpad"]
+    assert ran.of("intent") == []
+
+
+def test_a_renamed_mirror_is_told_by_its_new_name_and_not_made_again(converged: WorldPool) -> None:
+    """Its old name leads to the new one by a redirect: it is no missing mirror, every test of it says where it is,
+    a person is told, nothing is written, and the other eighteen pass."""
+    settings = converged.settings
+    repositories, moved = f"{settings.forge_url}/api/v1/repos/{settings.org}", "cryptpad-moved"
+    header = {"Authorization": f"token {settings.operator_token}"}
+    with httpx.Client(headers=header, timeout=30, trust_env=False) as forge:
+        forge.patch(f"{repositories}/cryptpad", json={"name": moved}).raise_for_status()
+        try:
+            ran = converged.visit().demand(1)
+        finally:
+            forge.patch(f"{repositories}/{moved}", json={"name": "cryptpad"}).raise_for_status()
+    assert "it exists: cryptpad" in ran.failed
+    assert all(title.endswith(": cryptpad") for title in ran.failed), ran.failed
+    assert others_passed(ran, "cryptpad")
+    told = f"it answers as {settings.org}/{moved}"
+    (found,) = [f for f in ran.of("finding") if f["id"] == "mirror-cryptpad"]
+    assert told in found["what"]
+    assert ran.output.count(told) > len(ran.failed)
+    assert ran.of("intent") == []
+
+
+@pytest.mark.parametrize("recipe", ["hedgedoc", "ghost"])
+def test_one_recipe_without_an_upstream_stops_nobody_else(converged: WorldPool, recipe: str) -> None:
+    """The one with a carried suite, and one that is a canary with deferred work: it alone is red, by name, and the
+    other eighteen pass all phases."""
+    with converged.breaking({"listener": "upstream", "path": f"/{recipe}\\.git/", "action": "status:404"}):
+        ran = converged.visit("--health").demand(1)
+    assert f"upstream has the recipe: {recipe}" in ran.failed
+    assert all(title.endswith(f": {recipe}") for title in ran.failed), ran.failed
+    assert others_passed(ran, recipe)
+    rows = ran.summary["recipes"]
+    assert [name for name, row in rows.items() if row["mirrored"] is not True] == [recipe]
+
+
+def test_each_recipe_can_fail_alone(converged: WorldPool) -> None:
+    """Whichever of the nineteen has no upstream, a survey misses exactly that one and reads all the others."""
+    site, roster = load_site(converged.site), load_roster(converged.roster)
+    world = reading(site, resolve(site))
+    for recipe in roster.names:
+        with converged.breaking({"listener": "upstream", "path": f"/{recipe}\\.git/", "action": "status:404"}):
+            survey = take(world, roster)
+        assert set(roster.names) - set(survey.upstreams) == {recipe}
+        assert survey.problems == {}
+        assert len(survey.mirrors) == 19
+    world.close()
+
+
+def test_a_missing_upstream_stops_neither_the_migration_nor_its_record(world_pool: WorldPool) -> None:
+    """On the night itself: mumble cannot be fetched. The other eighteen are mirrored, polled and released; mumble is
+    named, is not created empty, and is not enrolled."""
+    prepare_initial_world(world_pool)
+    with world_pool.live(NIGHT), world_pool.breaking(
+        {"listener": "upstream", "path": "/mumble\\.git/", "action": "status:404"}
+    ):  # fmt: skip
+        ran = world_pool.visit().demand(1)
+        world_view = WorldView(world_pool.settings)
+        assert f"{world_view.settings.org}/mumble" not in world_view.running_poll_set()
+        assert len(world_view.running_poll_set()) == len(set(world_view.running_poll_set())) == 19
+        assert world_view.poll_set() == world_view.running_poll_set()
+        assert world_view.refs("mumble") == {}
+        for recipe in set(night.MIRROR_MISSING) - {"mumble"}:
+            assert world_view.refs(recipe) == world_view.refs(recipe, upstream=True)
+    assert all(title.endswith(": mumble") for title in ran.failed), ran.failed
+    assert others_passed(ran, "mumble")
+    assert {key: ran.summary[key] for key in ("mirrored", "polled")} == {"mirrored": 18, "polled": 18}
+    assert ran.summary["verdict"] == "failed"
+
+
+# -- the poll set ------------------------------------------------------------------------------------------
+
+
+def test_a_poll_set_that_is_short_of_one_in_git_is_drift(converged: WorldPool, tmp_path: Path) -> None:
+    """Somebody took plausible out of bridge.nix: the health check says so and what would mend it."""
+    org = converged.settings.org
+    with Person(converged, "cc-ci", tmp_path) as person:
+        person.edit_poll_set(f",{org}/plausible", "")
+        ran = converged.visit("--health").demand(1)
+    assert ran.summary["verdict"] == "drift"
+    planned = ran.summary["planned"]
+    assert [step["target"] for step in planned if step["kind"] == "enroll"] == [f"{org}/cc-ci: {POLL_FILE}"]
+    assert {"it is in the poll set: plausible", "the poll set is exactly the roster"} <= ran.failed
+    assert {title for title in ran.failed if ": " in title} == {"it is in the poll set: plausible"}
+    assert "it is in the poll set: ghost" in ran.titles("passed")
+    assert [one for one in ran.titles("skipped") if "verdict" in one] == [], (
+        "drift keeps the rest from being checked"
+    )
+    assert ran.folder is not None
+    (task,) = [one for one in tasks(load(ran.folder)) if one.key == "planned"]
+    assert task.what.startswith(
+        f"Drift in {len(ran.failed)} assertions, the first: it is in the poll set: plausible."
+    )
+    assert "without `--health`" in task.do
+
+
+def test_a_running_bridge_that_is_short_of_one_is_red_and_healed(converged: WorldPool, tmp_path: Path) -> None:
+    """Git, checkout and system say twenty, the running task's environment says nineteen: only the last one means
+    polled. A health check says so by the recipe's name; a run lets the bridge's own unit deploy it again, once, also
+    when the answer to that is lost."""
+    stack, world_view = deploy_without(converged, "plausible"), WorldView(converged.settings)
+    lost, names = {"MUSTER_BREAK": "lost", "MUSTER_BREAK_AT": RESTARTED}, tmp_path / "calls"
+    try:
+        checked = converged.visit("--health").demand(1)
+        assert len(world_view.running_poll_set()) == 19
+        ran = converged.visit(
+            "-p", "tests_meta.run.broken_calls_plugin", env={"MUSTER_CALLS": str(names), **lost}
+        ).demand(0)
+        assert len(world_view.running_poll_set()) == 20
+    finally:
+        deploy_by_hand(converged, stack)
+    assert "it is polled: plausible" in checked.failed
+    assert checked.summary["verdict"] == "drift"
+    assert "it is polled: ghost" in checked.titles("passed")
+    assert {step["kind"] for step in checked.summary["planned"]} == {"restart-bridge", "switch"}
+    assert [line["kind"] for line in ran.of("intent")] == ["restart-bridge"]
+    assert names.read_text().count(RESTARTED.partition(" ")[2]) == 1
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"), [("n8n", "n8n stands twice"), ("wordpress", "wordpress, which is not on the roster")]
+)
+def test_an_entry_that_is_not_wanted_is_red_and_left_alone(
+    converged: WorldPool, tmp_path: Path, entry: str, says: str
+) -> None:
+    """One that stands twice, one that nobody knows: muster does not tidy up what it did not write; it names the entry
+    and what a person has to do."""
+    org = converged.settings.org
+    with Person(converged, "cc-ci", tmp_path) as person:
+        head = person.edit_poll_set(f",{org}/n8n", f",{org}/n8n,{org}/{entry}")
+        ran = converged.visit().demand(1)
+        assert WorldView(converged.settings).refs("cc-ci")["refs/heads/main"] == head
+    assert "the poll set could be brought to its end state" in ran.failed
+    (finding,) = [line for line in ran.of("finding") if line["id"] == "enrollment"]
+    assert says in finding["what"]
+    assert finding["do"]
+    assert ran.of("intent") == []
+
+
+# -- the host ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["diverged", "dirty"])
+def test_a_stale_checkout_withholds_the_deploy(converged: WorldPool, tmp_path: Path, kind: str) -> None:
+    """cc-ci's head moved on and the checkout cannot follow: claimed and flagged, exit 13, nothing built or switched."""
+    checkout, world_view = converged.settings.host_dir / "root/cc-ci", WorldView(converged.settings)
+    found = git(checkout, "rev-parse", "HEAD")
+    with Person(converged, "cc-ci", tmp_path) as person:
+        person.push()
+        if kind == "diverged":
+            git(checkout, "commit", "--quiet", "--allow-empty", "--message", "by hand on the host")
+        else:
+            with (checkout / "flake.nix").open("a") as stream:
+                stream.write("# by hand\n")
+        before = world_view.host()
+        try:
+            ran = converged.visit().demand(13)
+            after = world_view.host()
+        finally:
+            git(checkout, "reset", "--quiet", "--hard", found)
+    assert after == before
+    assert ran.summary["verdict"] == "withheld"
+    assert ran.failed == {"it was deployed or needed nothing", "gate"}
+    (finding,) = [line for line in ran.of("finding") if line["id"] == "deploy-withheld"]
+    assert "/root/cc-ci cannot be brought to the committed head" in finding["what"]
+    assert finding["do"]
+    assert "switch" not in {line["kind"] for line in ran.of("intent")}
+
+
+# -- verdicts ----------------------------------------------------------------------------------------------
+
+
+def test_a_verdict_that_is_older_than_the_suite_proves_nothing(world_pool: WorldPool) -> None:
+    """Every open head carries a green status from before and no new build ever reports: the suite is not merged."""
+    prepare_initial_world(world_pool)
+    with world_pool.live(NIGHT, "stale-green"):
+        ran = world_pool.visit(phases=["phases/test_2_suites.py"]).demand(1)
+        world_view = WorldView(world_pool.settings)
+        assert world_view.git("cc-ci", "ls-tree", "main", "tests/hedgedoc/") == ""
+        _, pull = world_view.api(f"/repos/{world_view.settings.org}/cc-ci/pulls/1")
+        _, statuses = world_view.api(f"/repos/{world_view.settings.org}/cc-ci/statuses/{pull['head']['sha']}")
+    assert pull["merged"] is False
+    assert "success" in [s["status"] for s in statuses if s["context"] == "cc-ci/testme"], "nothing tempted it"
+    assert "the carried suite is in ccci: hedgedoc" in ran.failed
+    assert ran.summary["recipes"]["hedgedoc"]["covered"] is False
+    assert ran.summary["recipes"]["hedgedoc"]["green"] is not True

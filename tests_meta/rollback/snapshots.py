@@ -1,0 +1,190 @@
+"""One run, with a picture of the whole world and of the run's record after every write: each is a power cut.
+
+A run is stopped (SIGSTOP, so all of its threads) at each boundary after which something durable differs: after
+each synced line of the journal and after each write to the outside, enumerated by the run itself. The world's
+processes are stopped too while its folder is copied, so that a picture is what a disk would hold if the power
+had failed everywhere at that instant. Between two pictures nothing durable changes, so together they stand for
+every boundary of the run.
+
+A picture is put back at its place, the world is started from it, and the next muster has to cope. A file that did
+not change since the last picture is one file on the disk for both.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from fixtures.rehearsal.supervisor import descendants
+from tests_meta.muster_runs import ROOT, command, environment
+from tests_meta.parallel_worlds import SEEDED, ParallelWorld, WorldState
+from tests_meta.rollback.crash_plugin import durable
+from tests_meta.world_view import WorldView
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What was on the disks after `boundary`; `number` counts the boundaries of the run."""
+
+    number: int
+    boundary: str
+    folder: Path
+
+
+@dataclass(frozen=True)
+class SnapshotSeries:
+    """A whole run: the world before it (and what cc-ci's head held), its boundaries, and its pictures."""
+
+    before: WorldState
+    content: str
+    boundaries: int
+    pictures: tuple[Snapshot, ...]
+
+
+def take_snapshots(parallel_world: ParallelWorld, folder: Path, *, state: str = SEEDED) -> SnapshotSeries:
+    """Film a run that ends well in a world that was put into `state`."""
+    folder.mkdir()
+    names, reports = folder / "boundaries", folder / "reports"
+    parallel_world.begin(state)
+    before, content = parallel_world.world_state(), content_of(parallel_world)
+    arguments = (
+        "--site",
+        str(parallel_world.site),
+        "--roster",
+        str(parallel_world.roster),
+        "-p",
+        "tests_meta.rollback.crash_plugin",
+    )
+    with open(folder / "output", "wb") as output:
+        process = subprocess.Popen(
+            command("phases/", *arguments, "--reports", str(reports), "-o", f"cache_dir={folder / 'cache'}"),
+            cwd=ROOT,
+            env=environment(MUSTER_BOUNDARIES=str(names), MUSTER_PAUSE="1"),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+    pictures: list[Snapshot] = []
+    taker = SnapshotTaker()
+    try:
+        while os.WIFSTOPPED(status := os.waitpid(process.pid, os.WUNTRACED)[1]):
+            # Other threads may have passed a boundary of no consequence before they stood still.
+            passed = [line.split("\t", 1) for line in names.read_text().splitlines()]
+            number, boundary = next(each for each in reversed(passed) if durable(each[1]))
+            target = folder / f"{number:0>4}"
+            target.mkdir()
+            with still(parallel_world):
+                taker.copy(parallel_world.world, target / "world")
+            taker.copy(reports, target / "reports")
+            pictures.append(Snapshot(int(number), boundary, target))
+            process.send_signal(signal.SIGCONT)
+    except BaseException:
+        process.kill()
+        raise
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, (folder / "output").read_text()[-4000:]
+    series = SnapshotSeries(before, content, len(names.read_text().splitlines()), tuple(pictures))
+    parallel_world.end()
+    return series
+
+
+def restore_snapshot(parallel_world: ParallelWorld, snapshot: Snapshot, reports: Path) -> None:
+    """The power is back: the world starts from what its disks hold, and the record lies where it lay."""
+    parallel_world.end()
+    parallel_world.clear()
+    _copy(snapshot.folder / "world", parallel_world.world)
+    _copy(snapshot.folder / "reports", reports)
+    parallel_world.start()
+
+
+def content_of(parallel_world: ParallelWorld) -> str:
+    """All files at cc-ci's head, as one id: a revert brings it back, though the history has grown."""
+    return WorldView(parallel_world.settings).git("cc-ci", "rev-parse", "main^{tree}")
+
+
+def forget_snapshots(series: SnapshotSeries) -> None:
+    """Delete all pictures, stores and their folders without a right to write included."""
+    for snapshot in series.pictures:
+        subprocess.run(
+            ["find", str(snapshot.folder), "-type", "d", "-exec", "chmod", "u+w", "{}", "+"], check=True
+        )
+        shutil.rmtree(snapshot.folder)
+
+
+class SnapshotTaker:
+    """Copies folders, again and again; what did not change since the last time is a link to the copy made then."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[tuple[int, ...], str]] = {}
+
+    def copy(self, source: Path, target: Path) -> None:
+        """Copy a folder in which nothing happens meanwhile, with its links, rights and times."""
+        target.mkdir()
+        for entry in os.scandir(source):
+            there, status = str(target / entry.name), entry.stat(follow_symlinks=False)
+            if entry.is_symlink():
+                os.symlink(os.readlink(entry.path), there)
+            elif entry.is_dir():
+                self.copy(Path(entry.path), Path(there))
+            elif entry.is_file():
+                self._file(entry.path, status, there)
+        shutil.copystat(source, target)
+
+    def _file(self, path: str, status: os.stat_result, there: str) -> None:
+        mark = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        known, copy = self._seen.get(path, ((), ""))
+        if known == mark:
+            os.link(copy, there)
+        else:
+            shutil.copy2(path, there)
+            self._seen[path] = (mark, there)
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["cp", "-a", "--reflink=auto", str(source), str(target)], check=True)
+
+
+@contextmanager
+def still(parallel_world: ParallelWorld) -> Iterator[None]:
+    """While the block runs, no process of the world does anything."""
+    stopped: list[int] = []
+    # A process may start another one while it is told to stop, and the signal takes effect a moment later.
+    while moving := [pid for pid in descendants(parallel_world.supervisor) if _moves(pid)]:
+        for pid in moving:
+            _tell(pid, signal.SIGSTOP)
+        stopped += [pid for pid in moving if pid not in stopped]
+        os.sched_yield()
+    try:
+        yield
+    finally:
+        for pid in stopped:
+            _tell(pid, signal.SIGCONT)
+
+
+def _moves(pid: int) -> bool:
+    """Whether a process does anything. One that started another with vfork(2) waits, unable to stop, for that one."""
+    state = _state(pid)
+    waits = state == "D" and any(_state(child) in "Tt" for child in descendants(pid))
+    return state not in "TtZX" and not waits
+
+
+def _state(pid: int) -> str:
+    """One letter, as /proc has it: ``T`` is stopped; ``X`` for a process that has ended meanwhile."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "X"
+
+
+def _tell(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return  # it ended by itself

@@ -1,0 +1,146 @@
+"""Breaks calls of a run to the outside: loaded into muster with ``-p tests_meta.run.broken_calls_plugin``.
+
+A *call* is one HTTP request, one git command that talks to a forge, or one script on the host. Its name is what
+it asks for, without ids that differ from run to run, and how many of that name came before it. The names go to
+``MUSTER_CALLS``, a line each: ``read`` or ``write``, a tab, the name.
+
+``MUSTER_BREAK`` says what goes wrong, ``MUSTER_BREAK_AT`` with which calls, a line each; without it, every read fails
+the first time that it is made. A failure is made where the library would report it, so that everything above is
+muster's:
+
+==========  =======================================================================================
+`reset`     the connection is reset before anything was done (host: it is lost, exit status -1)
+`lost`      it is done, and the connection is reset instead of the answer
+`time-out`  it is done, and no answer comes in time (git: it is stopped before it is done)
+`500`       the server answers 500 and has done nothing (host: as `reset`)
+==========  =======================================================================================
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from fixtures.clients.git import Remote, Workspace
+from fixtures.clients.host import CommandResult, Held, HostReader, HostWriter, OutOfTime
+
+VARIABLE = re.compile(r"[0-9a-f]{40}|\d{8}t\d+z?[-a-z]*|[0-9a-z]{32}-|/tmp/[^\s'\"]*|\d+", re.IGNORECASE)
+LENGTH = 160
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    calls = Calls()
+    _break_http(calls)
+    _break_git(calls)
+    _break_host(calls)
+
+
+class Calls:
+    """Names each call, and says which is to be broken, and how."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._met: Counter[str] = Counter()
+        self._names = os.environ.get("MUSTER_CALLS")
+        self._how = os.environ.get("MUSTER_BREAK", "")
+        self._at = os.environ.get("MUSTER_BREAK_AT", "").splitlines()
+
+    def broken(self, what: str, *, reads: bool) -> str:
+        """How this call goes wrong; empty when it does not."""
+        name = VARIABLE.sub("#", " ".join(what.split()))[:LENGTH]
+        with self._lock:
+            self._met[name] += 1
+            met = self._met[name]
+            if self._names:
+                with open(self._names, "a") as stream:
+                    stream.write(f"{'read' if reads else 'write'}\t{met} {name}\n")
+        if self._at:
+            return self._how if f"{met} {name}" in self._at else ""
+        # Every read fails once: the odd times are the first ones, as each is made again.
+        return self._how if reads and met % 2 == 1 else ""
+
+
+def _break_http(calls: Calls) -> None:
+    request = httpx.Client.request
+
+    def broken(self: httpx.Client, method: str, url: Any, **named: Any) -> httpx.Response:
+        how = calls.broken(f"{method} {httpx.URL(url).path}", reads=method == "GET")
+        if how == "reset":
+            raise httpx.ReadError("[Errno 104] Connection reset by peer")
+        if how == "500":
+            return httpx.Response(500, request=httpx.Request(method, url), text="internal server error")
+        answer = request(self, method, url, **named)
+        if how == "lost":
+            raise httpx.ReadError("[Errno 104] Connection reset by peer")
+        if how == "time-out":
+            raise httpx.ReadTimeout("timed out")
+        return answer
+
+    httpx.Client.request = broken  # type: ignore[method-assign]
+
+
+def _break_git(calls: Calls) -> None:
+    start = Workspace._start
+
+    def broken(
+        self: Workspace, arguments: list[str], *, cwd: Path, remote: Remote | None
+    ) -> subprocess.CompletedProcess[bytes]:
+        if remote is None:
+            return start(self, arguments, cwd=cwd, remote=remote)
+        # Only one at a time is broken: a push is never made again.
+        how = calls.broken(f"git {arguments[0]} {cwd.name}", reads=False)
+        if how == "time-out":
+            hurried = Workspace(self._folder, limit_s=0.001)
+            return start(hurried, arguments, cwd=cwd, remote=remote)
+        if how == "500":
+            said = f"fatal: unable to access '{remote.url}/': The requested URL returned error: 500"
+            return subprocess.CompletedProcess(arguments, 128, b"", said.encode())
+        if how == "reset":
+            said = f"fatal: unable to access '{remote.url}/': Recv failure: Connection reset by peer"
+            return subprocess.CompletedProcess(arguments, 128, b"", said.encode())
+        done = start(self, arguments, cwd=cwd, remote=remote)
+        if how == "lost":
+            said = "error: RPC failed; curl 56 Recv failure: Connection reset by peer"
+            return subprocess.CompletedProcess(arguments, 128, b"", said.encode())
+        return done
+
+    Workspace._start = broken  # type: ignore[method-assign]
+
+
+def _break_host(calls: Calls) -> None:
+    run, hold, act = HostReader._run, HostWriter.hold, HostWriter.act
+    acting = threading.local()
+
+    def broken(self: HostReader, script: str, *, limit_s: float) -> CommandResult:
+        writes = getattr(acting, "now", False)
+        how = calls.broken(f"host {script.rpartition('|| exit 90')[2]}", reads=not writes)
+        if how in ("reset", "500"):
+            raise self._lost(None)
+        result = run(self, script, limit_s=limit_s)
+        if how == "lost":
+            raise self._lost(None)
+        if how == "time-out":
+            raise OutOfTime(f"{self._name}: the command did not end within its limit of {limit_s:.0f} s.")
+        return result
+
+    def noted(self: HostWriter, script: str, *, limit_s: float) -> CommandResult:
+        acting.now = True
+        try:
+            return act(self, script, limit_s=limit_s)
+        finally:
+            acting.now = False
+
+    def held(self: HostWriter, script: str) -> Held:
+        if calls.broken("host lock", reads=False):
+            raise self._judged(OSError(104, "Connection reset by peer"), "host", 22)
+        return hold(self, script)
+
+    HostReader._run, HostWriter.act, HostWriter.hold = broken, noted, held  # type: ignore[method-assign]

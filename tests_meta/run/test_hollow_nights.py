@@ -1,0 +1,120 @@
+"""A night in which nothing was checked is red, however it came about.
+
+A sweep of cc-ci was green over an empty list of recipes for weeks. So every way that anybody could think of to
+make a night check nothing, or less than it was asked for, stands in a table here.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests_meta.muster_runs import ROOT, WorldPool, muster
+
+EMPTY_ROSTER = "recipes = []\ncanaries = []\n"
+# What is given to pytest, what is in the environment, and the exit code; nothing here is to start a world.
+AT_ONCE: dict[str, tuple[tuple[str, ...], dict[str, str], int]] = {
+    "a keyword that nothing has": (("phases/", "-k", "no_such_thing"), {}, 5),
+    "a mark that nothing has": (("phases/", "-m", "no_such_mark"), {}, 5),
+    "everything deselected": (("phases/", "--deselect", "phases/"), {}, 5),
+    "everything ignored": (("phases/", "--ignore-glob", "*.py"), {}, 5),
+    "no function is a test": (("phases/", "-o", "python_functions=nothing"), {}, 5),
+    "no file is a test": (("phases/", "-o", "python_files=nothing"), {}, 5),
+    "a folder without tests": (("reports/",), {}, 5),
+    "a folder that is not there": (("phase/",), {}, 4),
+    "a list instead of a check": (("phases/", "--health", "--collect-only"), {}, 4),
+    "a list of a real site": (("phases/", "--co", "--site", "site.toml"), {}, 4),
+    "a list, by the environment": (("phases/", "--health"), {"PYTEST_ADDOPTS": "--co"}, 4),
+    "a list where the site is in the environment": (("phases/", "--co"), {"MUSTER_SITE": "site.toml"}, 4),
+    "the fixtures instead of a check": (("phases/", "--health", "--fixtures"), {}, 4),
+    "each test's fixtures instead of a check": (("phases/", "--health", "--fixtures-per-test"), {}, 4),
+    "the cache instead of a check": (("phases/", "--health", "--cache-show"), {}, 4),
+    "a site that is an empty word": (("phases/", "--site", ""), {}, 4),
+    "a site that is an empty variable": (("phases/",), {"MUSTER_SITE": ""}, 4),
+    "a site that is not there": (("phases/", "--site", "nowhere.toml"), {}, 4),
+    "a roster that is not there": (("phases/", "--roster", "nowhere.toml"), {}, 4),
+    "without what lets phases wait": (("phases/", "-p", "no:dependency"), {}, 4),
+    "only what failed last time": (("phases/", "--lf"), {}, 4),
+    "without our conftest": (("phases/", "--noconftest", "--health"), {}, 4),
+    "without our plugin": (("phases/", "-p", "no:muster"), {}, 1),
+    "from another root": (("phases/", "--rootdir", "/tmp"), {}, 1),
+}
+
+
+@pytest.mark.parametrize("how", AT_ONCE)
+def test_it_is_refused_or_red_before_a_world_is_started(how: str, tmp_path: Path) -> None:
+    """With pytest's own exit code for it, and no record that a freshness check could take for a night's."""
+    arguments, env, status = AT_ONCE[how]
+    ran = muster(*arguments[1:], phases=arguments[:1], env=env, reports=tmp_path / "reports")
+    assert ran.exit == status, ran.output[-3000:]
+    assert not re.search(r"^muster: OK", ran.output, re.M)
+    assert not list(tmp_path.glob("reports/runs/*/summary.json"))
+
+
+@pytest.mark.parametrize(
+    "text", [EMPTY_ROSTER, "", "canaries = ['ghost']\n"], ids=["empty", "no words", "no recipes"]
+)
+def test_an_empty_roster_is_refused(text: str, tmp_path: Path) -> None:
+    """One sentence that names the file and the key."""
+    roster = tmp_path / "roster.toml"
+    roster.write_text(text)
+    said = muster("--health", "--roster", str(roster), reports=tmp_path / "reports").refused()
+    assert "recipes" in said
+    assert "at least one recipe" in said
+
+
+# -- nights that begin, and check less than they were asked for ------------------------------------------------
+
+
+def test_phases_that_were_deselected_are_missed(converged: WorldPool) -> None:
+    """All but phase 0 deselected on a healthy system: everything that ran holds, and it is red by name."""
+    later = [f"phases/{path.name}" for path in sorted((ROOT / "phases").glob("test_[1-6]*.py"))]
+    ran = converged.visit("--health", *(word for name in later for word in ("--deselect", name))).demand(1)
+    assert ran.failed == set()
+    assert ran.summary["verdict"] == "drift"
+    (left_out,) = [one for one in ran.summary["findings"] if one["id"] == "phases-left-out"]
+    assert "1 (mirrors)" in left_out["what"]
+    assert "6 (resume)" in left_out["what"]
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Iterator[Path]:
+    """A copy of the project, to damage."""
+    folder = tmp_path / "copy"
+    unwanted = shutil.ignore_patterns(".*", "*.egg-info", "runs", "tests_meta", "__pycache__", "latest")
+    shutil.copytree(ROOT, folder, ignore=unwanted)
+    return (yield folder)
+
+
+@pytest.mark.parametrize("damage", ["emptied", "a link to nowhere", "not Python", "all skipped"])
+def test_a_phase_that_cannot_be_read_is_missed(converged: WorldPool, copy: Path, damage: str) -> None:
+    """The last phase's file is damaged: the six before it hold, and the night is red."""
+    file = copy / "phases" / "test_6_resume.py"
+    text = file.read_text()
+    file.unlink()
+    if damage == "emptied":
+        file.write_text("")
+    elif damage == "a link to nowhere":
+        file.symlink_to("nowhere.py")
+    elif damage == "not Python":
+        file.write_text("def test_(:\n")
+    else:
+        file.write_text(text.replace("pytestmark = ", "pytestmark = pytest.mark.skip('not tonight')\n_ = "))
+    ran = converged.visit("--health", cwd=copy)
+    assert ran.exit in (1, 2), ran.output[-3000:]
+    assert not re.search(r"^muster: OK", ran.output, re.M)
+
+
+def test_a_site_of_another_organisation_is_red(converged: WorldPool, tmp_path: Path) -> None:
+    """Its repositories cannot be seen, or are none: nothing of ours was found, and that is said."""
+    other = converged.site.parent / "other-site.toml"
+    other.write_text(converged.site.read_text().replace('org = "recipe-maintainers"', 'org = "somebody-else"'))
+    try:
+        ran = converged.visit("--health", site=other).demand(1)
+    finally:
+        other.unlink()
+    assert ran.failed

@@ -1,0 +1,256 @@
+"""Waits end, say what they wait for, and can be stopped; only reads are repeated, and not for ever."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from fixtures.clients.waiting import Busy, Seen, Waiter, repeat_probe
+from fixtures.errors import Conflict, MusterError, Refused, TimedOut, Unreachable
+from tests_meta.muster_runs import ROOT, environment
+
+SHORT_S = 0.01
+
+
+@dataclass
+class Noting:
+    """Whoever watches a wait; keeps what it was shown."""
+
+    ticks: list[tuple[str, float, str]] = field(default_factory=list)
+    ends: list[tuple[str, float, bool, str]] = field(default_factory=list)
+
+    def waiting(self, what: str, waited_s: float, limit_s: float, last_seen: str) -> None:
+        assert waited_s <= limit_s
+        self.ticks.append((what, limit_s, last_seen))
+
+    def waited(self, what: str, waited_s: float, limit_s: float, reached: bool, last_seen: str) -> None:
+        self.ends.append((what, limit_s, reached, last_seen))
+
+
+def scripted(*outcomes: object) -> tuple[list[object], object]:
+    """A look that has these outcomes in turn, raising those that are exceptions; and the list that is left."""
+    left = list(outcomes)
+
+    def look() -> object:
+        outcome = left.pop(0)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    return left, look
+
+
+def until(
+    look: object, *, limit_s: float = 5.0, watcher: Noting | None = None, interval_s: float = SHORT_S
+) -> object:
+    waiter = Waiter(watcher or Noting(), interval_s=interval_s)
+    return waiter.until("the mirror", look, limit_s=limit_s)  # type: ignore[arg-type]  # scripted
+
+
+# -- waits -------------------------------------------------------------------------------------------------
+
+
+def test_a_wait_returns_what_was_looked_for() -> None:
+    """It looks until there is something other than a description of nothing."""
+    watcher = Noting()
+    left, look = scripted(Seen("empty"), Seen("still empty"), "main")
+    assert until(look, watcher=watcher) == "main"
+    assert left == []
+    assert watcher.ticks == [("the mirror", 5.0, "empty"), ("the mirror", 5.0, "still empty")]
+    assert watcher.ends == [("the mirror", 5.0, True, "")]
+
+
+@pytest.mark.parametrize("found", [None, False, 0, ""])
+def test_anything_but_a_description_counts_as_found(found: object) -> None:
+    """None and False are answers; only `Seen` means "look again"."""
+    assert until(scripted(found)[1]) is found
+
+
+def test_what_is_there_at_once_is_not_waited_for() -> None:
+    """One look, no pause, even with a long interval and no time left."""
+    started = time.monotonic()
+    assert until(scripted("there")[1], interval_s=60, limit_s=0) == "there"
+    assert time.monotonic() - started < 1
+
+
+def test_a_server_that_restarts_is_waited_for() -> None:
+    """No answer counts as having seen nothing; its message is what was seen last."""
+    watcher = Noting()
+    assert until(scripted(Unreachable("host: no connection."), "back")[1], watcher=watcher) == "back"
+    assert watcher.ticks[0][2] == "host: no connection."
+
+
+@pytest.mark.parametrize("error", [Refused("no."), Conflict("moved."), KeyError("x")])
+def test_any_other_error_ends_the_wait(error: Exception) -> None:
+    """Waiting longer does not mend a missing right."""
+    with pytest.raises(type(error)):
+        until(scripted(error)[1])
+
+
+def test_a_wait_ends_at_its_limit_and_says_what_it_saw_last() -> None:
+    """The message names what was waited for and the limit, and says how to raise it; the watcher is told too."""
+    watcher, started = Noting(), time.monotonic()
+    with pytest.raises(TimedOut, match="for the mirror; seen last: still empty") as caught:
+        until(lambda: Seen("still empty"), limit_s=0.2, watcher=watcher)
+    assert 0.2 <= time.monotonic() - started < 3
+    assert "[limits]" in caught.value.do
+    assert watcher.ends == [("the mirror", 0.2, False, "still empty")]
+
+
+def test_it_looks_once_more_at_the_limit() -> None:
+    """The last look is made when the time is over, not an interval before."""
+    looks: list[float] = []
+    started = time.monotonic()
+
+    def look() -> Seen:
+        looks.append(time.monotonic() - started)
+        return Seen("nothing")
+
+    with pytest.raises(TimedOut):
+        until(look, limit_s=0.3, interval_s=60)
+    assert len(looks) == 2
+    assert looks[1] >= 0.3
+
+
+def test_a_signal_ends_any_wait_at_once() -> None:
+    """`stop` is set by the signal handler; an hour's wait ends in an orderly KeyboardInterrupt."""
+    waiter = Waiter(interval_s=3600)
+    looked = threading.Event()
+
+    def look() -> Seen:
+        looked.set()
+        return Seen("nothing")
+
+    def stopping() -> None:
+        looked.wait(10)
+        waiter.stop.set()
+
+    stopper = threading.Thread(target=stopping)
+    stopper.start()
+    with pytest.raises(KeyboardInterrupt):
+        waiter.until("the build", look, limit_s=7200)
+    stopper.join()
+
+
+# -- repeated reads ----------------------------------------------------------------------------------------
+
+
+def repeated(*outcomes: object, **bounds: float) -> object:
+    _, look = scripted(*outcomes)
+    return repeat_probe(look, pause_s=SHORT_S, **bounds)  # type: ignore[arg-type]  # scripted
+
+
+def test_a_read_is_tried_three_times() -> None:
+    """Two silences are forgiven, the third is not."""
+    silence = Unreachable("no answer.")
+    assert repeated(silence, silence, "answer") == "answer"
+    left, look = scripted(silence, silence, silence, "too late")
+    with pytest.raises(Unreachable):
+        repeat_probe(look, pause_s=SHORT_S)  # type: ignore[arg-type]  # scripted
+    assert left == ["too late"]
+
+
+@pytest.mark.parametrize("error", [Refused("no."), MusterError("what."), ValueError("x")])
+def test_only_silence_is_tried_again(error: Exception) -> None:
+    """An answer that says no is an answer."""
+    left, look = scripted(error, "never asked")
+    with pytest.raises(type(error)):
+        repeat_probe(look, pause_s=SHORT_S)  # type: ignore[arg-type]  # scripted
+    assert left == ["never asked"]
+
+
+def test_pauses_double() -> None:
+    """The second pause is twice the first; a server that struggles is not hammered."""
+    times: list[float] = []
+
+    def look() -> None:
+        times.append(time.monotonic())
+        raise Unreachable("no answer.")
+
+    with pytest.raises(Unreachable):
+        repeat_probe(look, attempts=3, pause_s=0.1)
+    assert times[1] - times[0] >= 0.1
+    assert times[2] - times[1] >= 0.2
+
+
+def test_tries_are_bounded_in_total_time() -> None:
+    """A pause that would end after the total limit is not begun, however many attempts are left."""
+    left, look = scripted(*[Unreachable("no answer.")] * 9)
+    started = time.monotonic()
+    with pytest.raises(Unreachable):
+        repeat_probe(look, attempts=9, within_s=0.3, pause_s=0.1)  # type: ignore[arg-type]  # scripted
+    assert time.monotonic() - started < 0.4
+    assert len(left) == 9 - 2
+
+
+def test_a_busy_server_is_left_alone_as_long_as_it_asked() -> None:
+    """Retry-After is a longer pause than ours, if it still fits into the total time."""
+    started = time.monotonic()
+    assert repeated(Busy("429", retry_after_s=0.3), "answer") == "answer"
+    assert time.monotonic() - started >= 0.3
+    with pytest.raises(Busy):
+        repeated(Busy("429", retry_after_s=60), "never asked", within_s=1)
+
+
+# -- what a person sees ------------------------------------------------------------------------------------
+
+WATCHED = """
+import threading, pytest
+from fixtures.run.progress import Progress
+from fixtures.clients.waiting import Seen, Waiter
+
+def test_it(request):
+    waiter, looks = Waiter(Progress(request.config), interval_s=0.2), iter(range(100))
+    waiter.until("a build of ghost", lambda: Seen("pending") if next(looks) < 8 else True, limit_s=90)
+"""
+
+
+def on_a_terminal(folder: Path) -> str:
+    """What a pytest run with one wait shows on a terminal of 100 columns."""
+    (folder / "test_wait.py").write_text(WATCHED)
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(folder),
+        str(folder),
+    ]
+    process = subprocess.Popen(command, cwd=folder, env=environment(PYTHONPATH=str(ROOT), TERM="xterm"),
+                               stdin=theirs, stdout=theirs, stderr=theirs)  # fmt: skip
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            piece = os.read(ours, 4096)
+        except OSError:
+            break  # the other end is closed
+        if not piece:
+            break
+        shown += piece
+    os.close(ours)
+    assert process.wait(60) == 0, shown.decode()
+    return shown.decode()
+
+
+def test_a_person_at_a_terminal_sees_the_wait_go_on(tmp_path: Path) -> None:
+    """In place: what for, how long so far, how long at most, what was seen; then one line that it is over."""
+    shown = on_a_terminal(tmp_path)
+    assert re.search(r"\r.*… a build of ghost: \d+ s of at most 90 s \(pending\)", shown)
+    assert re.search(r"waited [\d.]+ s for a build of ghost", shown)
