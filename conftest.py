@@ -7,8 +7,8 @@ import pytest
 from fixtures.deploy import fixture as deployment
 from fixtures.enrollment import fixture as enrollment
 from fixtures.mirrors import fixture as mirrors
+from fixtures.plugin import command_line
 from fixtures.plugin import hooks as plugin
-from fixtures.plugin import options
 from fixtures.preflight import fixture as preflight
 from fixtures.resume import fixture as resumption
 from fixtures.run import expectation
@@ -19,7 +19,7 @@ FIXTURES = (expectation, preflight, mirrors, suites, enrollment, deployment, tri
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    options.add_options(parser)
+    command_line.add_options(parser)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pytest
 
-from fixtures.plugin.options import Mode
+from fixtures.config.options import Mode
 from fixtures.run.context import Run
 from fixtures.run.expectation import Expectation
 from fixtures.run.gates import Gate

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from fixtures.clients.waiting import Waiter
 from fixtures.clients.world import reading, resolve, writing
+from fixtures.config.options import Mode, Options, UndoScope
 from fixtures.config.roster import Roster
 from fixtures.config.site import Site
 from fixtures.journal.lines import FILE_NAME
 from fixtures.journal.writer import Journal
-from fixtures.plugin.options import Mode, Options
 from fixtures.rehearsal.parts import choose
 from fixtures.run.context import Run
 from fixtures.survey import take
@@ -39,7 +39,7 @@ def open_run(
             pace=0.02,
             faults=(),
             parts=choose(),
-            undo="live",
+            undo=UndoScope.LIVE,
             force_sync=frozenset(),
             reports=reports or folder,
         ),

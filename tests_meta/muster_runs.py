@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fixtures.config.options import Parts
 from fixtures.config.roster import ROSTER_FILE
 from fixtures.rehearsal import world as rehearsal_world
-from fixtures.rehearsal.parts import Chosen
 from fixtures.rehearsal.settings import SETTINGS_FILE, WorldSettings
 from fixtures.rehearsal.settings import load as load_settings
 from fixtures.rehearsal.site_file import SITE_FILE
@@ -186,7 +186,7 @@ def phases_of(nodeids: Sequence[str]) -> list[int]:
 class WorldPool:
     """One folder in which one world at a time runs, and the worlds that were put aside; of `parts`, if given."""
 
-    def __init__(self, folder: Path, parts: Chosen | None = None) -> None:
+    def __init__(self, folder: Path, parts: Parts | None = None) -> None:
         self.folder = folder
         self.parts = parts
         self.world = folder / "world"

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from fixtures.config.options import Parts
 from fixtures.rehearsal import world as rehearsal_world
-from fixtures.rehearsal.parts import Chosen
 from fixtures.rehearsal.settings import WorldSettings
 from tests_meta.muster_runs import PACE, Ran, WorldPool
 from tests_meta.world_view import POLL_FILE, WorldView
@@ -46,7 +46,7 @@ deferred = [{ recipe = "ghost", item = "backup pull request 1" }]
 class ParallelWorld(WorldPool):
     """A station for the worlds of a small roster."""
 
-    def __init__(self, folder: Path, roster: str = ROSTER, parts: Chosen | None = None) -> None:
+    def __init__(self, folder: Path, roster: str = ROSTER, parts: Parts | None = None) -> None:
         folder.mkdir(exist_ok=True)
         super().__init__(folder, parts)
         self.roster.write_text(roster)
@@ -245,7 +245,7 @@ def in_parallel_worlds(
     jobs: Mapping[str, Callable[[ParallelWorld], T]],
     *,
     roster: str = ROSTER,
-    parts: Chosen | None = None,
+    parts: Parts | None = None,
     width: int = LANES,
 ) -> dict[str, Future[T]]:
     """Do all jobs, `width` at a time, each in a lane of its own meanwhile; failures stay in the futures."""

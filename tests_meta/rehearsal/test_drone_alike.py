@@ -14,8 +14,9 @@ from typing import Any
 import httpx
 import pytest
 
+from fixtures.config.options import Parts
 from fixtures.rehearsal import world as rehearsal_world
-from fixtures.rehearsal.parts import Chosen, choose
+from fixtures.rehearsal.parts import choose
 from fixtures.rehearsal.settings import WorldSettings
 from tests_meta.muster_runs import PACE
 
@@ -94,7 +95,7 @@ class Asker:
         raise AssertionError(f"build {number} did not end")
 
 
-def answers(folder: Path, parts: Chosen | None) -> dict[str, httpx.Response]:
+def answers(folder: Path, parts: Parts | None) -> dict[str, httpx.Response]:
     running = rehearsal_world.start(folder=folder, pace=PACE, parts=parts, recipes=RECIPES)
     try:
         return Asker(running.settings).everything()

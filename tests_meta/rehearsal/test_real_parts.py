@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.config.options import Parts
 from fixtures.errors import BadSetting
 from fixtures.rehearsal import world
 from fixtures.rehearsal.faults.expected import EXPECTED
-from fixtures.rehearsal.parts import ONLY_EMBEDDED, Chosen, choose, find_gitea
+from fixtures.rehearsal.parts import ONLY_EMBEDDED, choose, find_gitea
 from fixtures.rehearsal.settings import WorldSettings
 from tests_meta.muster_runs import WorldPool, muster
 from tests_meta.parallel_worlds import FaultRun, ParallelWorld, in_parallel_worlds
@@ -140,7 +141,7 @@ def test_a_kept_world_keeps_its_forge(tmp_path: Path) -> None:
         world.start(folder=folder, pace=0.02, parts=parts)
 
 
-def parts_of(kind: str) -> Chosen:
+def parts_of(kind: str) -> Parts:
     """A real Gitea, and a real Drone with it where the kind is ``drone``."""
     asked = ["forge=gitea", "ci=drone"] if kind == "drone" else ["forge=gitea"]
     return choose(asked, gitea=GITEA, drone=DRONE if kind == "drone" else "")

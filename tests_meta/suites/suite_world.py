@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from fixtures.clients.forge_values import PullRequest
+from fixtures.config.options import Mode
 from fixtures.config.roster import Recipe, Roster
 from fixtures.config.site import load_site
-from fixtures.plugin.options import Mode
 from fixtures.rehearsal.site_file import SITE_FILE, write_site
 from fixtures.run.context import Run
 from tests_meta.in_process_run import close_run, open_run

@@ -14,8 +14,8 @@ from fixtures import changes as undo
 from fixtures.ccci.suites import Suite, git_blob, named_tests, payload_suites, suites_in, with_names
 from fixtures.clients.forge import BeingChecked, ForgeWriter
 from fixtures.clients.forge_values import TreeEntry
+from fixtures.config.options import Mode
 from fixtures.errors import Drift
-from fixtures.plugin.options import Mode
 from fixtures.run.context import Run, Verdict
 from fixtures.run.recipe_status import covered
 from fixtures.suites import coverage

@@ -13,7 +13,7 @@ from fixtures.clients.git import advertised_refs
 from fixtures.config.roster import LeftToPeople
 from fixtures.errors import BadSetting
 from fixtures.journal.earlier_runs import Memory
-from fixtures.plugin.options import testme_count as count_of
+from fixtures.plugin.command_line import parse_testme
 from fixtures.run.context import Run
 from fixtures.triggers import fixture as triggers
 from fixtures.verdicts import classes as standing
@@ -189,5 +189,5 @@ def test_a_mode_that_posts_nothing_refuses_it(mode: str, tmp_path: Path) -> None
 def test_a_number_that_is_none_is_refused(count: str) -> None:
     """It says what was expected."""
     with pytest.raises(BadSetting, match="--testme 3"):
-        count_of(count, [])
-    assert count_of("19", []) == 19
+        parse_testme(count, [])
+    assert parse_testme("19", []) == 19
