@@ -54,26 +54,6 @@ VERDICTS: Mapping[str, Word] = {
     ),
 }
 
-CHANGE_TITLES: Mapping[str, str] = {
-    "create-mirror": "Create mirror",
-    "sync-main": "Sync main",
-    "propose-suite": "Propose suite",
-    "merge-suite": "Merge suite",
-    "describe-suite": "Describe the proof in the suite's pull request",
-    "withdraw-suite": "Withdraw a proposed suite",
-    "enroll": "Enroll in the poll set",
-    "enrollment": "Enroll in the poll set",
-    "enrollment-commit": "Enroll in the poll set",
-    "sync-checkout": "Sync the host's checkout",
-    "arm-revert": "Arm the host's own revert",
-    "disarm-revert": "Disarm the host's own revert",
-    "switch": "Switch the host",
-    "restart-bridge": "Restart the unit that deploys the bridge",
-    "scratch-pull": "Open a scratch pull request",
-    "testme-comment": "Comment !testme",
-    "comment": "Comment !testme",
-}
-
 CHANGE_STATES: Mapping[str, tuple[str, str]] = {
     "done": ("done", "good"),
     "failed": ("not made", "bad"),
@@ -88,10 +68,6 @@ def verdict_word(name: str) -> Word:
     return VERDICTS.get(
         name, Word(name or "Unknown", "bad", "✕", "This record names a verdict that is not known.")
     )
-
-
-def change_title(kind: str) -> str:
-    return CHANGE_TITLES.get(kind) or kind.replace("-", " ").capitalize()
 
 
 def change_state(state: str, *, undo_failed: bool) -> tuple[str, str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from fixtures.journal.kinds import change_title
 from fixtures.journal.run_record import Planned, RecordedChange, RunRecord
 from reports.html_safety import Html, h
-from reports.words import brief, change_state, change_title, clock, full, plural, short
+from reports.words import brief, change_state, clock, full, plural, short
 
 
 def changes(record: RunRecord) -> Html:

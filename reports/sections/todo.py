@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from fixtures.journal.kinds import change_title
 from fixtures.journal.run_record import RecordedChange, RunRecord
 from reports.html_safety import Html, h, link, text
-from reports.words import change_title, clock, plural, verdict_word
+from reports.words import clock, plural, verdict_word
 
 TAKEN_BACK = ("undone", "not-needed")
 _CODE = re.compile(r"`([^`]+)`")
