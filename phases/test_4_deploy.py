@@ -142,8 +142,8 @@ def test_no_alert_was_written(run: Run, deployment: Deployment, expect: Expectat
 def test_every_stack_is_complete(run: Run, deployment: Deployment, expect: Expectation) -> None:
     expect.read("host")
     before, now = run.baseline.demand_host(), deployment.survey.demand_host()
-    short = sorted(set(now.stacks_short) - set(before.stacks_short))
-    expect.nothing("services that lost a replica", [f"{name} {now.stacks_short[name]}" for name in short])
+    short = sorted(set(now.incomplete_services) - set(before.incomplete_services))
+    expect.nothing("services that lost a replica", [f"{name} {now.incomplete_services[name]}" for name in short])
 
 
 def test_the_hosts_own_revert_is_disarmed(deployment: Deployment, expect: Expectation) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from datetime import date
 from pathlib import Path
 
-from fixtures.clients.waiting import Waiter
-from fixtures.clients.world import reading, resolve, writing
+from fixtures.clients.world import open_read_world, open_write_world, resolve_secrets
 from fixtures.config.options import Mode, Options, UndoScope
 from fixtures.config.roster import Roster
 from fixtures.config.site import Site
@@ -14,6 +13,7 @@ from fixtures.journal.lines import FILE_NAME
 from fixtures.journal.writer import Journal
 from fixtures.rehearsal.parts import choose
 from fixtures.run.context import Run
+from fixtures.run.waiting import Waiter
 from fixtures.survey import take
 
 
@@ -27,8 +27,8 @@ def open_run(
     reports: Path | None = None,
 ) -> Run:
     """A run that has taken its baseline and done nothing; its journal is in `folder`."""
-    keys = resolve(site)
-    world = writing(site, keys) if mode is Mode.APPLY else reading(site, keys)
+    keys = resolve_secrets(site)
+    world = open_write_world(site, keys) if mode is Mode.APPLY else open_read_world(site, keys)
     survey = take(world, roster)
     return Run(
         options=Options(

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.clients.forge import BeingChecked, ForgeReader, ForgeWriter
+from fixtures.clients.forge import ForgeReader, ForgeWriter, MergeCheckPending
 from fixtures.clients.forge_values import FileWrite
 from fixtures.clients.git import ZERO, Remote, Workspace, advertised_refs
 from fixtures.clients.http import Http
-from fixtures.clients.waiting import Seen, Waiter
 from fixtures.config.secret import Secret
 from fixtures.errors import Conflict, Drift, Refused, Unknown
+from fixtures.run.waiting import Seen, Waiter
 from tests_meta.clients.http_server import serving
 from tests_meta.rehearsal.forge_server import ORG, ForgeUnderTest, forge
 
@@ -122,7 +122,7 @@ def test_a_proposal_lives_from_branch_to_merge(forge: ForgeUnderTest) -> None:
     def merged_now() -> bool | Seen:
         try:
             writer.merge_pull(full_name, pull.number, head=commit)
-        except BeingChecked:  # a refused merge puts it back to that, a moment later
+        except MergeCheckPending:  # a refused merge puts it back to that, a moment later
             return Seen("checking")
         return True
 
@@ -214,12 +214,12 @@ def test_a_merge_that_comes_too_early_is_told_apart_from_one_that_cannot_be() ->
     with serving() as server:
         writer = ForgeWriter(Http("forge", server.url, timeout_s=5, headers={}), bot="autonomic-bot")
         server.will_say({"message": "Please try again later"}, 405)
-        with pytest.raises(BeingChecked):
+        with pytest.raises(MergeCheckPending):
             writer.merge_pull("o/r", 1, head="0" * 40)
         server.will_say({"message": "The PR is already merged"}, 405)
         with pytest.raises(Conflict) as refusal:
             writer.merge_pull("o/r", 1, head="0" * 40)
-    assert not isinstance(refusal.value, BeingChecked)
+    assert not isinstance(refusal.value, MergeCheckPending)
 
 
 def test_a_branch_that_is_gone_is_deleted_whatever_the_forge_says_about_it() -> None:

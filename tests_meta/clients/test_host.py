@@ -199,7 +199,7 @@ def test_a_server_that_never_greets_is_unreachable_in_time(far: RunningSshServer
 def test_fresh_proves_that_the_host_can_be_reached_now(host: HostWriter, far: RunningSshServer) -> None:
     """An open connection says nothing about the next login; `fresh` asks for one."""
     host.probe("true", limit_s=LIMIT_S)
-    host.fresh()
+    host.reconnect()
     host.probe("true", limit_s=LIMIT_S)
     assert host.connections == 2
 

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from fixtures.clients.http import POOL_SIZE, Http
-from fixtures.clients.waiting import Busy
+from fixtures.clients.retry import Busy
 from fixtures.config.secret import Secret
 from fixtures.errors import MusterError, Refused, Unknown, Unreachable
 from fixtures.rehearsal.tls import ensure

@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 
 from fixtures.clients import git_proxy
+from fixtures.clients.connection import connect_through, endpoint_of
 from fixtures.clients.git import ZERO, Remote, Workspace
 from fixtures.clients.host import HostAddress, HostReader
 from fixtures.clients.http import Http
-from fixtures.clients.reach import place_of, through
 from fixtures.config.secret import Secret
 from fixtures.errors import MusterError, Refused, Unreachable
 from fixtures.rehearsal.host.sshd import OpenSsh, find_sshd
@@ -172,7 +172,7 @@ def test_the_proxy_gets_the_login_letter_by_letter(workspace: Workspace, kind: s
         http = Http("forge", server.url, timeout_s=5, proxy=proxy.url, proxy_login=login(exact))
         assert http.get("/version").status_code == 200
         http.close()
-        through(proxy.url, place_of(server.url), 5, login=login(exact)).close()
+        connect_through(proxy.url, endpoint_of(server.url), 5, login=login(exact)).close()
         there = Remote(f"{server.url}/a/b.git", proxy=proxy.url, proxy_login=login(exact))
         with pytest.raises(Unreachable):
             workspace.fetch(there, ["refs/heads/main"], store="x")
@@ -188,7 +188,7 @@ def test_how_git_treats_a_login_is_tried_and_not_guessed(tmp_path: Path) -> None
             ["git", "-c", f"http.proxy={url}", "ls-remote", "http://127.0.0.1:9/"],
             env=environment, cwd=tmp_path, capture_output=True, timeout=LIMIT_S,
         )  # fmt: skip
-        assert git_proxy.takes_apart(os.environ["PATH"], tmp_path) is bool(proxy.refused)
+        assert git_proxy.decodes_percent(os.environ["PATH"], tmp_path) is bool(proxy.refused)
 
 
 def test_a_git_that_speaks_no_http_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +197,7 @@ def test_a_git_that_speaks_no_http_is_named(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "git").chmod(0o755)
     monkeypatch.setattr(git_proxy, "TRIAL_LIMIT_S", 0.3)
     with pytest.raises(Unreachable, match="proxy_login") as caught:
-        git_proxy.takes_apart(f"{tmp_path}:/usr/bin:/bin", tmp_path)
+        git_proxy.decodes_percent(f"{tmp_path}:/usr/bin:/bin", tmp_path)
     assert_one_sentence(caught.value)
 
 
@@ -205,7 +205,7 @@ def test_a_login_that_socks_cannot_write_is_one_sentence() -> None:
     """SOCKS knows no letters beyond ASCII; said before anything is sent."""
     with proxying("socks5h", login="m:x") as proxy:
         with pytest.raises(Refused, match="ASCII") as caught:
-            through(proxy.url, place_of(dead("http")), 5, login=login("mü:x"))
+            connect_through(proxy.url, endpoint_of(dead("http")), 5, login=login("mü:x"))
         assert_one_sentence(caught.value)
         assert proxy.asked == []
 
@@ -315,9 +315,9 @@ def test_a_jump_host_of_the_ssh_configuration_is_used(far: RunningSshServer, jum
         + f"Host 127.0.0.1\n  IdentityFile {far.folder / 'id_ed25519'}\n  UserKnownHostsFile {far.known_hosts}\n"
     )
     host = HostReader(HostAddress(address="cc-ci", known_hosts=far.known_hosts, ssh_config=config))
-    way = host.way()
-    assert way.command.startswith("ssh ")
-    assert way.pinned
+    route = host.route()
+    assert route.command.startswith("ssh ")
+    assert route.pinned
     assert host.probe("echo $SSH_CONNECTION", limit_s=LIMIT_S).exit_status == 0
     host.close()
 
@@ -349,7 +349,9 @@ def test_the_agents_key_is_used_where_none_is_named(
 
 def test_what_ssh_config_leads_to_is_told_without_going_there(far: RunningSshServer) -> None:
     """Name, port, user, keys and the kinds of keys that known_hosts has for it."""
-    way = HostReader(HostAddress(address="cc-ci", known_hosts=far.known_hosts, ssh_config=ssh_config(far))).way()
-    assert (way.name, way.port, way.user) == ("127.0.0.1", far.port, getpass.getuser())
-    assert way.pinned == ("ssh-ed25519",)
-    assert way.command == ""
+    route = HostReader(
+        HostAddress(address="cc-ci", known_hosts=far.known_hosts, ssh_config=ssh_config(far))
+    ).route()
+    assert (route.name, route.port, route.user) == ("127.0.0.1", far.port, getpass.getuser())
+    assert route.pinned == ("ssh-ed25519",)
+    assert route.command == ""

@@ -263,11 +263,11 @@ def test_a_result_is_read_or_refused() -> None:
         "state": "switched", "commit": "c", "why": "", "invocation": "i", "built": "/p", "hostname": "h",
         "root_device": "/dev/x", "before": {"number": 42, "path": "/o"}, "after": {"number": 43, "path": "/p"},
     }  # fmt: skip
-    there, result = rebuild.looked(f"LoadState=loaded\n{json.dumps(told)}\n")
+    there, result = rebuild.parse_status(f"LoadState=loaded\n{json.dumps(told)}\n")
     assert there
     assert result
-    assert (result.stands, result.before.number, result.after.path) == (True, 42, "/p")
-    assert rebuild.looked("LoadState=not-found\n") == (False, None)
+    assert (result.succeeded, result.before.number, result.after.path) == (True, 42, "/p")
+    assert rebuild.parse_status("LoadState=not-found\n") == (False, None)
     for text in ("{", "[]", json.dumps({**told, "after": 3}), json.dumps({"state": "switched"})):
         with pytest.raises(Unreachable, match="result is none"):
-            rebuild.looked(f"LoadState=loaded\n{text}")
+            rebuild.parse_status(f"LoadState=loaded\n{text}")

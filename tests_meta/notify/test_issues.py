@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fixtures.clients.forge_issues import Reporter
+from fixtures.clients.forge_issues import IssueClient
 from fixtures.clients.http import Http
 from fixtures.config.secret import Secret
 from fixtures.errors import Refused, Unreachable
@@ -83,10 +83,10 @@ class Place:
     def forge(self) -> ForgeUnderTest:
         return self.remote.forge
 
-    def reporter(self, repository: str = "") -> Reporter:
+    def reporter(self, repository: str = "") -> IssueClient:
         token = Secret(f"token {self.forge.server.tokens['issues']}", where="test")
         http = Http("forge", self.forge.url, timeout_s=20, headers={"Authorization": token})
-        return Reporter(http, repository=repository or f"{self.remote.owner}/{self.remote.name}", bot=BOT)
+        return IssueClient(http, repository=repository or f"{self.remote.owner}/{self.remote.name}", bot=BOT)
 
     def tell(self, *findings: Finding, night: int | None = None, **more: Any) -> int:
         """One run; returns how many requests that wrote anything it took."""
@@ -422,7 +422,7 @@ def test_a_forge_that_is_down_costs_one_line(healthy: RunRecord, tmp_path: Path)
     keys: Any = type("K", (), {"webhook": None})()
     record = replace(healthy, findings=(finding(),), exit=1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(telling, "reporting", lambda *_: _closing(Down()))
+        patch.setattr(telling, "open_issue_client", lambda *_: _closing(Down()))
         lines = telling.tell(site, keys, record, tmp_path, lambda text: text.replace("s3cret-token", "***"))
     assert lines == ["not told: forge: no answer with ***"]
     assert telling.tell(site, keys, replace(record, mode="plan"), tmp_path, str) == []

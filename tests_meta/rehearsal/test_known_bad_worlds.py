@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from fixtures.clients.world import reading, resolve
+from fixtures.clients.world import open_read_world, resolve_secrets
 from fixtures.config.roster import load_roster
 from fixtures.config.site import load_site
 from fixtures.journal.reading import load
@@ -89,7 +89,7 @@ def test_one_recipe_without_an_upstream_stops_nobody_else(converged: WorldPool, 
 def test_each_recipe_can_fail_alone(converged: WorldPool) -> None:
     """Whichever of the nineteen has no upstream, a survey misses exactly that one and reads all the others."""
     site, roster = load_site(converged.site), load_roster(converged.roster)
-    world = reading(site, resolve(site))
+    world = open_read_world(site, resolve_secrets(site))
     for recipe in roster.names:
         with converged.breaking({"listener": "upstream", "path": f"/{recipe}\\.git/", "action": "status:404"}):
             survey = take(world, roster)

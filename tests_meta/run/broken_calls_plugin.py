@@ -30,7 +30,7 @@ import httpx
 import pytest
 
 from fixtures.clients.git import Remote, Workspace
-from fixtures.clients.host import CommandResult, Held, HostReader, HostWriter, OutOfTime
+from fixtures.clients.host import CommandResult, CommandTimedOut, HeldSession, HostReader, HostWriter
 
 VARIABLE = re.compile(r"[0-9a-f]{40}|\d{8}t\d+z?[-a-z]*|[0-9a-z]{32}-|/tmp/[^\s'\"]*|\d+", re.IGNORECASE)
 LENGTH = 160
@@ -128,7 +128,7 @@ def _break_host(calls: Calls) -> None:
         if how == "lost":
             raise self._lost(None)
         if how == "time-out":
-            raise OutOfTime(f"{self._name}: the command did not end within its limit of {limit_s:.0f} s.")
+            raise CommandTimedOut(f"{self._name}: the command did not end within its limit of {limit_s:.0f} s.")
         return result
 
     def noted(self: HostWriter, script: str, *, limit_s: float) -> CommandResult:
@@ -138,9 +138,9 @@ def _break_host(calls: Calls) -> None:
         finally:
             acting.now = False
 
-    def held(self: HostWriter, script: str) -> Held:
+    def held(self: HostWriter, script: str) -> HeldSession:
         if calls.broken("host lock", reads=False):
-            raise self._judged(OSError(104, "Connection reset by peer"), "host", 22)
+            raise self._connect_error(OSError(104, "Connection reset by peer"), "host", 22)
         return hold(self, script)
 
     HostReader._run, HostWriter.act, HostWriter.hold = broken, noted, held  # type: ignore[method-assign]

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixtures.clients.clocks import ClockOffset
+from fixtures.clients.clock_offset import ClockOffset
 from fixtures.clients.drone import Build
 from fixtures.clients.forge_values import Comment
 from fixtures.clients.http import Http

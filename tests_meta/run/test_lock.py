@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pytest
 
-from fixtures.clients.world import host_to_write, resolve, writing
+from fixtures.clients.world import open_host_writer, open_write_world, resolve_secrets
 from fixtures.config.site import Site, load_site
 from fixtures.errors import Unreachable, Withheld, WrongHost
 from fixtures.run.lock import Lock
@@ -37,7 +37,7 @@ def make(site: Site) -> Iterator[Make]:
     made: list[Lock] = []
 
     def lock(run: str) -> Lock:
-        made.append(Lock(host_to_write(site, resolve(site)), site, run=run))
+        made.append(Lock(open_host_writer(site, resolve_secrets(site)), site, run=run))
         return made[-1]
 
     yield lock
@@ -80,17 +80,17 @@ def test_it_is_one_for_the_host_whatever_a_site_file_calls_it(make: Make, site: 
     """Two people's site files have two names for the same machine."""
     make("first").take()
     elsewhere = replace(site, name="elsewhere")
-    second = Lock(host_to_write(elsewhere, resolve(elsewhere)), elsewhere, run="second")
+    second = Lock(open_host_writer(elsewhere, resolve_secrets(elsewhere)), elsewhere, run="second")
     with pytest.raises(Withheld, match="run first"):
         second.take()
 
 
 def test_it_outlasts_the_connections_of_the_work(make: Make, site: Site) -> None:
     """Phase 4 drops its connection to prove that a new one can be made; the lock has one of its own."""
-    first, second, world = make("first"), make("second"), writing(site, resolve(site))
+    first, second, world = make("first"), make("second"), open_write_world(site, resolve_secrets(site))
     first.take()
     assert world.host.probe("echo here", limit_s=ASKED_FOR_S).stdout == "here\n"
-    world.host.fresh()
+    world.host.reconnect()
     with pytest.raises(Withheld, match="run first"):
         second.take()
 
@@ -176,7 +176,7 @@ def test_another_machine_gets_no_lock_and_no_file(make: Make, site: Site, night:
 def test_a_host_that_is_away_can_be_asked_again(site: Site) -> None:
     """`Unreachable` is not the end: the lock is taken again when the host is back."""
     away = replace(site, host=replace(site.host, port=_closed_port()))
-    lock = Lock(host_to_write(away, resolve(away)), away, run="first")
+    lock = Lock(open_host_writer(away, resolve_secrets(away)), away, run="first")
     for _ in range(2):
         with pytest.raises(Unreachable, match="Without it nothing is written"):
             lock.demand()

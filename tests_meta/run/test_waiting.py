@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.clients.waiting import Busy, Seen, Waiter, repeat_probe
+from fixtures.clients.retry import Busy, repeat_probe
 from fixtures.errors import Conflict, MusterError, Refused, TimedOut, Unreachable
+from fixtures.run.waiting import Seen, Waiter
 from tests_meta.muster_runs import ROOT, environment
 
 SHORT_S = 0.01
@@ -209,7 +210,7 @@ def test_a_busy_server_is_left_alone_as_long_as_it_asked() -> None:
 WATCHED = """
 import threading, pytest
 from fixtures.run.progress import Progress
-from fixtures.clients.waiting import Seen, Waiter
+from fixtures.run.waiting import Seen, Waiter
 
 def test_it(request):
     waiter, looks = Waiter(Progress(request.config), interval_s=0.2), iter(range(100))

@@ -12,7 +12,7 @@ import pytest
 
 from fixtures import changes as undo
 from fixtures.ccci.suites import Suite, git_blob, named_tests, payload_suites, suites_in, with_names
-from fixtures.clients.forge import BeingChecked, ForgeWriter
+from fixtures.clients.forge import ForgeWriter, MergeCheckPending
 from fixtures.clients.forge_values import TreeEntry
 from fixtures.config.options import Mode
 from fixtures.errors import Drift
@@ -66,7 +66,7 @@ def test_a_recipe_with_a_folder_in_the_payload_gets_its_suite(
     def checking_first(self: ForgeWriter, full_name: str, number: int, *, head: str) -> None:
         if begins_again:
             begins_again.pop()
-            raise BeingChecked(f"{full_name}#{number} was not merged: it is being checked for conflicts.")
+            raise MergeCheckPending(f"{full_name}#{number} was not merged: it is being checked for conflicts.")
         merge_pull(self, full_name, number, head=head)
 
     monkeypatch.setattr(ForgeWriter, "merge_pull", checking_first)
