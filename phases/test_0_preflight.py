@@ -12,31 +12,34 @@ from fixtures.deploy.fixture import wanted_identity
 from fixtures.errors import MusterError
 from fixtures.mirrors.fixture import MAIN
 from fixtures.preflight.fixture import Preflight, clock_differences
-from fixtures.run.context import Run
+from fixtures.run.context import Context
 from fixtures.run.expectation import Expectation
 from fixtures.run.gates import Gate
+from fixtures.run.record import Recorder
+from fixtures.run.run import Run
+from fixtures.run.surveys import Surveys
 
 pytestmark = pytest.mark.dependency(scope="session")
 
 
-def test_the_forge_answers(run: Run, expect: Expectation) -> None:
+def test_the_forge_answers(context: Context, surveys: Surveys, expect: Expectation) -> None:
     expect.read("forge")
     expect.true(
         "the forge",
-        bool(run.baseline.forge_version),
+        bool(surveys.baseline.forge_version),
         expected="a version",
-        seen=run.baseline.forge_version,
-        check=f"curl -s {run.site.forge.url}/api/v1/version",
+        seen=surveys.baseline.forge_version,
+        check=f"curl -s {context.site.forge.url}/api/v1/version",
     )
 
 
-def test_the_token_is_the_bots(run: Run, expect: Expectation) -> None:
+def test_the_token_is_the_bots(context: Context, surveys: Surveys, expect: Expectation) -> None:
     expect.read("forge account")
     expect.equal(
         "the account that the forge's token belongs to",
-        expected=run.site.forge.bot,
-        seen=run.baseline.account,
-        check=f"GET {run.site.forge.url}/api/v1/user",
+        expected=context.site.forge.bot,
+        seen=surveys.baseline.account,
+        check=f"GET {context.site.forge.url}/api/v1/user",
     )
 
 
@@ -64,59 +67,63 @@ def test_the_token_has_the_scope(scope: str, preflight: Preflight, expect: Expec
     )
 
 
-def test_the_organisation_can_be_read(run: Run, expect: Expectation) -> None:
+def test_the_organisation_can_be_read(context: Context, surveys: Surveys, expect: Expectation) -> None:
     expect.read("organisation")
     expect.read("pull requests")
     expect.read("cc-ci")
     expect.true(
-        f"repositories of {run.site.forge.org}",
-        bool(run.baseline.repositories),
+        f"repositories of {context.site.forge.org}",
+        bool(surveys.baseline.repositories),
         expected="at least one",
-        seen=len(run.baseline.repositories),
+        seen=len(surveys.baseline.repositories),
     )
 
 
-def test_drone_knows_us(run: Run, expect: Expectation) -> None:
+def test_drone_knows_us(context: Context, surveys: Surveys, expect: Expectation) -> None:
     expect.read("drone account")
     expect.read("drone")
     expect.true(
         "the account of Drone's token",
-        bool(run.baseline.drone_account),
+        bool(surveys.baseline.drone_account),
         expected="an account, not a guest",
-        seen=run.baseline.drone_account,
-        check=f"GET {run.site.drone.url}/api/user",
+        seen=surveys.baseline.drone_account,
+        check=f"GET {context.site.drone.url}/api/user",
     )
 
 
 @pytest.mark.parametrize("mark", ["machine_id", "hostname", "root_device"])
 def test_the_host_is_the_one_that_was_meant(mark: str, run: Run, expect: Expectation) -> None:
     expect.read("host")
-    seen = run.baseline.demand_host().identity
+    seen = run.surveys.baseline.demand_host().identity
     expect.equal(
         f"the host's {mark.replace('_', ' ')}",
-        expected=getattr(wanted_identity(run), mark),
+        expected=getattr(wanted_identity(run.context), mark),
         seen=getattr(seen, mark),
-        check=f"ssh {run.site.host.address} hostname",
+        check=f"ssh {run.context.site.host.address} hostname",
     )
 
 
 @pytest.mark.parametrize("server", ["forge", "drone", "host"])
-def test_its_clock_is_allowed_for(server: str, run: Run, preflight: Preflight, expect: Expectation) -> None:
+def test_its_clock_is_allowed_for(
+    server: str, context: Context, record: Recorder, surveys: Surveys, preflight: Preflight, expect: Expectation
+) -> None:
     """A clock that is far from ours is a finding; what depends on times is compared in spite of it."""
-    ahead_s, limit_s = clock_differences(run)[server], run.site.limits.clock_skew_s
+    ahead_s, limit_s = clock_differences(context, surveys)[server], context.site.limits.clock_skew_s
     expect.true(
         f"the clock of the {server}",
-        abs(ahead_s) <= limit_s or any(finding.id == f"clock-{server}" for finding in run.findings),
+        abs(ahead_s) <= limit_s or any(finding.id == f"clock-{server}" for finding in record.findings),
         expected=f"within {limit_s:g} s of ours, or among the findings",
         seen=f"{ahead_s:+.1f} s",
     )
 
 
-def test_upstream_has_the_recipe(recipe: str, run: Run, preflight: Preflight, expect: Expectation) -> None:
+def test_upstream_has_the_recipe(
+    recipe: str, context: Context, surveys: Surveys, preflight: Preflight, expect: Expectation
+) -> None:
     """Its repository answers with a main branch; where the mirror is missing, the host can fetch it too."""
     expect.read(f"upstream {recipe}")
-    refs = run.baseline.upstreams.get(recipe)
-    url = f"{run.site.upstream.url}/{run.site.upstream.owner}/{recipe}.git"
+    refs = surveys.baseline.upstreams.get(recipe)
+    url = f"{context.site.upstream.url}/{context.site.upstream.owner}/{recipe}.git"
     expect.true(
         f"{MAIN} of {url}",
         refs is not None and MAIN in refs.branches,
@@ -132,14 +139,14 @@ def test_upstream_has_the_recipe(recipe: str, run: Run, preflight: Preflight, ex
             f"exit status of abra recipe fetch {recipe} on the host",
             expected=0,
             seen=fetched.exit_status,
-            check=f"ssh {run.site.host.address} ABRA_DIR=$(mktemp -d) abra recipe fetch {recipe} -n",
+            check=f"ssh {context.site.host.address} ABRA_DIR=$(mktemp -d) abra recipe fetch {recipe} -n",
         )
 
 
-def test_there_is_something_to_come_back_to(run: Run, expect: Expectation) -> None:
+def test_there_is_something_to_come_back_to(surveys: Surveys, expect: Expectation) -> None:
     """The baseline holds the poll set, the running system and the bridge's task."""
     expect.read("host")
-    host = run.baseline.demand_host()
+    host = surveys.baseline.demand_host()
     expect.true(
         "the bridge in the baseline",
         bool(host.bridge.task_id),
@@ -154,13 +161,15 @@ def test_there_is_something_to_come_back_to(run: Run, expect: Expectation) -> No
     )
 
 
-def test_nothing_was_written(run: Run, preflight: Preflight, expect: Expectation) -> None:
+def test_nothing_was_written(
+    context: Context, record: Recorder, preflight: Preflight, expect: Expectation
+) -> None:
     expect.equal("what a write would have left on the host", expected=preflight.before, seen=preflight.after)
     expect.equal(
         "changes in the journal",
         expected=0,
-        seen=len(run.journal.changes()),
-        check=f"python -m fixtures.journal.writer show {run.folder}",
+        seen=len(record.journal.changes()),
+        check=f"python -m fixtures.journal.writer show {context.folder}",
     )
 
 

@@ -11,9 +11,10 @@ import pytest
 
 from fixtures.clients.forge_values import Repository
 from fixtures.mirrors.fixture import MAIN, Mirrors, missing_tags
-from fixtures.run.context import Run
+from fixtures.run.context import Context
 from fixtures.run.expectation import Expectation
 from fixtures.run.gates import Gate
+from fixtures.run.surveys import Surveys
 
 pytestmark = pytest.mark.dependency(depends=["phase 0"], scope="session")
 
@@ -32,19 +33,19 @@ def _seen(recipe: str, mirrors: Mirrors, expect: Expectation) -> Repository | No
     return seen
 
 
-def test_it_exists(recipe: str, run: Run, mirrors: Mirrors, expect: Expectation) -> None:
+def test_it_exists(recipe: str, context: Context, mirrors: Mirrors, expect: Expectation) -> None:
     expect.applied(mirrors[recipe].planned, "the mirror")
-    url = f"{run.site.forge.url}/api/v1/repos/{run.world.mirror(recipe)}"
+    url = f"{context.site.forge.url}/api/v1/repos/{context.world.mirror(recipe)}"
     seen = _seen(recipe, mirrors, expect)
     expect.equal(
         "the mirror",
-        expected=run.world.mirror(recipe),
+        expected=context.world.mirror(recipe),
         seen=seen.full_name if seen else "missing",
         check=f"GET {url}",
     )
 
 
-def test_it_is_not_empty(recipe: str, run: Run, mirrors: Mirrors, expect: Expectation) -> None:
+def test_it_is_not_empty(recipe: str, mirrors: Mirrors, expect: Expectation) -> None:
     expect.applied(mirrors[recipe].planned, "its content")
     seen = _seen(recipe, mirrors, expect)
     expect.true(
@@ -61,15 +62,17 @@ def test_its_default_branch_is_main(recipe: str, mirrors: Mirrors, expect: Expec
     expect.equal("its default branch", expected=MAIN, seen=seen.default_branch if seen else "missing")
 
 
-def test_its_head_is_upstreams_head(recipe: str, run: Run, mirrors: Mirrors, expect: Expectation) -> None:
+def test_its_head_is_upstreams_head(
+    recipe: str, context: Context, surveys: Surveys, mirrors: Mirrors, expect: Expectation
+) -> None:
     expect.applied(mirrors[recipe].planned, "its head")
     expect.read(f"mirror {recipe}")
-    if (late := run.behind.get(recipe)) and late.tolerated:
-        grace_h = run.site.limits.mirror_grace_h
+    if (late := surveys.lags.get(recipe)) and late.tolerated:
+        grace_h = context.site.limits.mirror_grace_h
         expect.true("the head of its main", True, expected=f"upstream's for all but {grace_h} h", seen=late.words)
         return
     mirror, upstream = mirrors.survey.mirrors.get(recipe), mirrors.survey.upstreams.get(recipe)
-    url = f"{run.site.forge.url}/{run.world.mirror(recipe)}.git"
+    url = f"{context.site.forge.url}/{context.world.mirror(recipe)}.git"
     expect.equal(
         "the head of its main",
         expected=upstream.branches.get(MAIN) if upstream else "upstream's head",
@@ -78,10 +81,10 @@ def test_its_head_is_upstreams_head(recipe: str, run: Run, mirrors: Mirrors, exp
     )
 
 
-def test_it_has_upstreams_tags(recipe: str, run: Run, mirrors: Mirrors, expect: Expectation) -> None:
+def test_it_has_upstreams_tags(recipe: str, surveys: Surveys, mirrors: Mirrors, expect: Expectation) -> None:
     expect.applied(mirrors[recipe].planned, "its tags")
     expect.read(f"mirror {recipe}")
-    upstream, late = mirrors.survey.upstreams.get(recipe), run.behind.get(recipe)
+    upstream, late = mirrors.survey.upstreams.get(recipe), surveys.lags.get(recipe)
     missing = missing_tags(mirrors.survey.mirrors.get(recipe), upstream)
     if late and late.tolerated:
         expect.true("its tags", True, expected="upstream's, within the site's grace", seen=late.words)
@@ -102,26 +105,30 @@ def test_it_is_private_like_its_siblings(recipe: str, mirrors: Mirrors, expect: 
     )
 
 
-def test_no_pull_request_was_opened(recipe: str, run: Run, mirrors: Mirrors, expect: Expectation) -> None:
-    full_name = run.world.mirror(recipe)
-    before = {pull.name for pull in run.baseline.pulls_of(full_name)}
+def test_no_pull_request_was_opened(
+    recipe: str, context: Context, surveys: Surveys, mirrors: Mirrors, expect: Expectation
+) -> None:
+    full_name = context.world.mirror(recipe)
+    before = {pull.name for pull in surveys.baseline.pulls_of(full_name)}
     expect.nothing(
         "pull requests that were not there before",
         sorted({pull.name for pull in mirrors.survey.pulls_of(full_name)} - before),
     )
 
 
-def test_open_pull_requests_are_untouched(recipe: str, run: Run, mirrors: Mirrors, expect: Expectation) -> None:
+def test_open_pull_requests_are_untouched(
+    recipe: str, context: Context, surveys: Surveys, mirrors: Mirrors, expect: Expectation
+) -> None:
     """Each that was open is open, with the same title and head."""
-    full_name = run.world.mirror(recipe)
+    full_name = context.world.mirror(recipe)
 
     def state(survey: object) -> list[str]:
-        surveyed = run.baseline if survey is run.baseline else mirrors.survey
+        surveyed = surveys.baseline if survey is surveys.baseline else mirrors.survey
         refs = surveyed.mirrors.get(recipe)
         heads = refs.pulls if refs else {}
         return [f"{p.name} {p.title} at {heads.get(p.number, '?')}" for p in surveyed.pulls_of(full_name)]
 
-    expect.equal("its open pull requests", expected=state(run.baseline), seen=state(mirrors.survey))
+    expect.equal("its open pull requests", expected=state(surveys.baseline), seen=state(mirrors.survey))
 
 
 @pytest.mark.dependency(name="phase 1", depends=["phase 0"], scope="session")

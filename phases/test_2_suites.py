@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 from fixtures.ccci.suites import Suite
-from fixtures.run.context import Run
+from fixtures.run.context import Context
 from fixtures.run.expectation import Expectation
 from fixtures.run.gates import Gate
 from fixtures.suites.fixture import Suites
@@ -56,16 +56,16 @@ def test_its_verdict_vouches_for_these_tests(carried: str, suites: Suites, expec
     expect.nothing("its files of tests that did not run", proposal.not_run)
 
 
-def test_it_is_covered(recipe: str, run: Run, suites: Suites, expect: Expectation) -> None:
+def test_it_is_covered(recipe: str, context: Context, suites: Suites, expect: Expectation) -> None:
     proposal = suites.proposals.get(recipe)
     expect.applied(proposal is not None and proposal.outcome.planned, "its suite")
     suite = suites.survey.demand_ccci().suites.get(recipe, Suite(recipe))
     expect.true(
-        f"{run.site.ccci.tests_dir}/{recipe}/",
+        f"{context.site.ccci.tests_dir}/{recipe}/",
         suite.covers,
         expected="recipe_meta.py and named tests of its own",
         seen=", ".join(suite.own_tests) if suite.covers else suite.lacks,
-        check=f"git ls-tree -r --name-only origin/{run.site.ccci.branch} {run.site.ccci.tests_dir}/{recipe}/",
+        check=f"git ls-tree -r --name-only origin/{context.site.ccci.branch} {context.site.ccci.tests_dir}/{recipe}/",
     )
 
 

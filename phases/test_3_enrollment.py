@@ -9,19 +9,21 @@ import pytest
 
 from fixtures.ccci.suites import Suite
 from fixtures.enrollment.fixture import Enrollment
-from fixtures.run.context import Run
+from fixtures.run.context import Context
+from fixtures.run.exclusions import Exclusions
 from fixtures.run.expectation import Expectation
 from fixtures.run.gates import Gate
+from fixtures.run.record import Recorder
 
 pytestmark = pytest.mark.dependency(depends=["phase 2"], scope="session")
 
 
 def test_it_is_covered_before_it_is_polled(
-    recipe: str, run: Run, enrollment: Enrollment, expect: Expectation
+    recipe: str, record: Recorder, enrollment: Enrollment, expect: Expectation
 ) -> None:
     """In the poll set only with a suite; one whose suite this run has yet to propose was polled before."""
     suites = enrollment.survey.demand_ccci().suites
-    planned = any(step.recipe == recipe and step.phase == 2 for step in run.planned)
+    planned = any(step.recipe == recipe and step.phase == 2 for step in record.planned)
     expect.applied(planned, "its suite")
     expect.true(
         f"the suite of {recipe}",
@@ -31,30 +33,36 @@ def test_it_is_covered_before_it_is_polled(
     )
 
 
-def test_it_is_in_the_poll_set(recipe: str, run: Run, enrollment: Enrollment, expect: Expectation) -> None:
+def test_it_is_in_the_poll_set(
+    recipe: str, context: Context, enrollment: Enrollment, expect: Expectation
+) -> None:
     expect.settled(enrollment[recipe])
     entries = enrollment.in_git.entries
-    entry = run.world.mirror(recipe)
-    expect.equal(f"how often {entry} stands in {run.site.ccci.poll_file}", expected=1, seen=entries.count(entry))
+    entry = context.world.mirror(recipe)
+    expect.equal(
+        f"how often {entry} stands in {context.site.ccci.poll_file}", expected=1, seen=entries.count(entry)
+    )
 
 
 def test_the_poll_set_could_be_brought_to_its_end_state(enrollment: Enrollment, expect: Expectation) -> None:
     expect.no_problem(enrollment.problem, what="bringing the poll set to its end state")
 
 
-def test_the_poll_set_is_exactly_the_roster(run: Run, enrollment: Enrollment, expect: Expectation) -> None:
+def test_the_poll_set_is_exactly_the_roster(
+    context: Context, excluded: Exclusions, enrollment: Enrollment, expect: Expectation
+) -> None:
     """cc-ci first, then every recipe that stands, in the roster's order, and nothing else.
 
     A plan asserts it of the file that it would leave.
     """
     expect.applied(enrollment.drifted, "the poll set")
-    entries = run.roster.poll_entries(org=run.site.forge.org, ccci_repository=run.world.ccci)
-    wanted = tuple(e for e in entries if e.rsplit("/", 1)[1] not in run.fallen or e in enrollment.wanted.entries)
+    entries = context.roster.poll_entries(org=context.site.forge.org, ccci_repository=context.world.ccci)
+    wanted = tuple(e for e in entries if e.rsplit("/", 1)[1] not in excluded or e in enrollment.wanted.entries)
     expect.equal(
-        f"{run.site.ccci.poll_variable} in {run.site.ccci.poll_file}",
+        f"{context.site.ccci.poll_variable} in {context.site.ccci.poll_file}",
         expected=wanted,
         seen=enrollment.in_git.entries,
-        check=f"git show origin/{run.site.ccci.branch}:{run.site.ccci.poll_file}",
+        check=f"git show origin/{context.site.ccci.branch}:{context.site.ccci.poll_file}",
     )
 
 

@@ -12,9 +12,10 @@ from fixtures.ccci import nix_edit
 from fixtures.ccci.poll_set import PollSet
 from fixtures.deploy.fixture import Deployment
 from fixtures.enrollment.fixture import Enrollment
-from fixtures.run.context import Run
+from fixtures.run.context import Context
 from fixtures.run.expectation import Expectation
 from fixtures.run.gates import Gate
+from fixtures.run.surveys import Surveys
 from fixtures.survey import running_poll_set
 
 pytestmark = pytest.mark.dependency(depends=["phase 3"], scope="session")
@@ -25,24 +26,26 @@ def test_it_was_deployed_or_needed_nothing(deployment: Deployment, expect: Expec
     expect.settled(deployment.outcome)
 
 
-def test_the_checkout_is_the_committed_head(run: Run, deployment: Deployment, expect: Expectation) -> None:
+def test_the_checkout_is_the_committed_head(
+    context: Context, deployment: Deployment, expect: Expectation
+) -> None:
     expect.stands_on(deployment.problem)
     expect.applied(deployment.planned, "the checkout")
     expect.read("host")
     checkout = deployment.survey.demand_host().checkout
     expect.equal(
-        f"HEAD of {run.site.host.source}",
+        f"HEAD of {context.site.host.source}",
         expected=deployment.survey.demand_ccci().head,
         seen=checkout.problem or checkout.head,
-        check=f"ssh {run.site.host.address} git -C {run.site.host.source} rev-parse HEAD",
+        check=f"ssh {context.site.host.address} git -C {context.site.host.source} rev-parse HEAD",
     )
 
 
-def test_the_configuration_is_this_hosts(run: Run, deployment: Deployment, expect: Expectation) -> None:
+def test_the_configuration_is_this_hosts(context: Context, deployment: Deployment, expect: Expectation) -> None:
     """Once, this host was switched to another machine's configuration and came up in emergency mode."""
     expect.stands_on(deployment.problem)
-    expect.known(bool(deployment.built) or run.writer is not None, "the evaluated configuration")
-    host = run.site.host
+    expect.known(bool(deployment.built) or context.writer is not None, "the evaluated configuration")
+    host = context.site.host
     expect.equal(
         f"host name and root device of {host.flake_uri}",
         expected=(host.hostname, host.root_device),
@@ -50,38 +53,40 @@ def test_the_configuration_is_this_hosts(run: Run, deployment: Deployment, expec
     )
 
 
-def test_the_running_system_is_the_built_one(run: Run, deployment: Deployment, expect: Expectation) -> None:
+def test_the_running_system_is_the_built_one(
+    context: Context, deployment: Deployment, expect: Expectation
+) -> None:
     expect.stands_on(deployment.problem)
-    expect.known(bool(deployment.built) or run.writer is not None, "the built system")
+    expect.known(bool(deployment.built) or context.writer is not None, "the built system")
     system = deployment.survey.demand_host().system
     expect.equal(
         "the running system",
         expected=deployment.built,
         seen=system.running,
-        check=f"ssh {run.site.host.address} readlink -f /run/current-system",
+        check=f"ssh {context.site.host.address} readlink -f /run/current-system",
     )
     expect.equal("the system that boots next", expected=deployment.built, seen=system.profile.path)
 
 
-def test_the_bridge_runs(run: Run, deployment: Deployment, expect: Expectation) -> None:
+def test_the_bridge_runs(context: Context, deployment: Deployment, expect: Expectation) -> None:
     expect.read("host")
     expect.applied(deployment.planned, "the new bridge")
     bridge = deployment.survey.demand_host().bridge
     expect.equal(
-        f"the state of {run.site.bridge.service}",
+        f"the state of {context.site.bridge.service}",
         expected="running",
         seen=bridge.state,
-        check=f"ssh {run.site.host.address} docker service ps {run.site.bridge.service}",
+        check=f"ssh {context.site.host.address} docker service ps {context.site.bridge.service}",
     )
 
 
 def test_a_new_bridge_polls_the_new_set(
-    run: Run, enrollment: Enrollment, deployment: Deployment, expect: Expectation
+    surveys: Surveys, enrollment: Enrollment, deployment: Deployment, expect: Expectation
 ) -> None:
     """A changed environment means a new task; the image may stay the same."""
     expect.stands_on(deployment.problem)
     expect.known(not deployment.planned, "the new task")
-    before, now = run.baseline.demand_host().bridge, deployment.survey.demand_host().bridge
+    before, now = surveys.baseline.demand_host().bridge, deployment.survey.demand_host().bridge
     if before.poll_set == enrollment.wanted.csv:
         expect.equal("the poll set that already ran", expected=enrollment.wanted.csv, seen=now.poll_set)
         return
@@ -94,54 +99,60 @@ def test_a_new_bridge_polls_the_new_set(
 
 
 def test_three_poll_sets_are_one(
-    run: Run, enrollment: Enrollment, deployment: Deployment, expect: Expectation
+    context: Context, enrollment: Enrollment, deployment: Deployment, expect: Expectation
 ) -> None:
     """In git, in the host's checkout, and in the running task; only the last one means polled."""
     expect.stands_on(deployment.problem)
     expect.applied(deployment.planned, "the deployed poll set")
     host = deployment.survey.demand_host()
-    on_host = nix_edit.find(host.checkout_poll_file or b"{}", run.site.ccci.poll_variable).entries
+    on_host = nix_edit.find(host.checkout_poll_file or b"{}", context.site.ccci.poll_variable).entries
     running = running_poll_set(deployment.survey) or PollSet(())
     expect.equal("the poll set in the host's checkout", expected=enrollment.wanted.entries, seen=on_host)
     expect.equal("the poll set in the running bridge", expected=enrollment.wanted.entries, seen=running.entries)
 
 
-def test_it_is_polled(recipe: str, run: Run, deployment: Deployment, expect: Expectation) -> None:
+def test_it_is_polled(
+    recipe: str, context: Context, surveys: Surveys, deployment: Deployment, expect: Expectation
+) -> None:
     expect.read("host")
     running = running_poll_set(deployment.survey) or PollSet(())
-    entry = run.world.mirror(recipe)
+    entry = context.world.mirror(recipe)
     expect.applied(deployment.planned and entry not in running.entries, "the running poll set")
-    was = running_poll_set(run.baseline) or PollSet(())
+    was = running_poll_set(surveys.baseline) or PollSet(())
     expect.stands_on(deployment.problem if entry not in was.entries else None)
     expect.true(
         "the environment of the running bridge",
         entry in running.entries,
         expected=f"polls {entry}",
         seen=f"{len(running.entries)} repositories" + ("" if entry in running.entries else ", not this one"),
-        check=f"ssh {run.site.host.address} docker service inspect {run.site.bridge.service}",
+        check=f"ssh {context.site.host.address} docker service inspect {context.site.bridge.service}",
     )
 
 
-def test_no_unit_failed_that_had_not_failed_before(run: Run, deployment: Deployment, expect: Expectation) -> None:
+def test_no_unit_failed_that_had_not_failed_before(
+    context: Context, surveys: Surveys, deployment: Deployment, expect: Expectation
+) -> None:
     expect.read("host")
-    before, now = run.baseline.demand_host(), deployment.survey.demand_host()
+    before, now = surveys.baseline.demand_host(), deployment.survey.demand_host()
     expect.nothing(
         "newly failed units",
         sorted(now.failed_units - before.failed_units),
-        check=f"ssh {run.site.host.address} systemctl --failed",
+        check=f"ssh {context.site.host.address} systemctl --failed",
     )
 
 
-def test_no_alert_was_written(run: Run, deployment: Deployment, expect: Expectation) -> None:
+def test_no_alert_was_written(
+    context: Context, surveys: Surveys, deployment: Deployment, expect: Expectation
+) -> None:
     """A reconcile unit can exit 0 and still have failed; its alert file tells."""
     expect.read("host")
-    before, now = run.baseline.demand_host(), deployment.survey.demand_host()
-    expect.nothing(f"new files in {run.site.host.alerts_dir}", sorted(now.alerts - before.alerts))
+    before, now = surveys.baseline.demand_host(), deployment.survey.demand_host()
+    expect.nothing(f"new files in {context.site.host.alerts_dir}", sorted(now.alerts - before.alerts))
 
 
-def test_every_stack_is_complete(run: Run, deployment: Deployment, expect: Expectation) -> None:
+def test_every_stack_is_complete(surveys: Surveys, deployment: Deployment, expect: Expectation) -> None:
     expect.read("host")
-    before, now = run.baseline.demand_host(), deployment.survey.demand_host()
+    before, now = surveys.baseline.demand_host(), deployment.survey.demand_host()
     short = sorted(set(now.incomplete_services) - set(before.incomplete_services))
     expect.nothing("services that lost a replica", [f"{name} {now.incomplete_services[name]}" for name in short])
 

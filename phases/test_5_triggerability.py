@@ -10,9 +10,11 @@ from __future__ import annotations
 import pytest
 
 from fixtures.config.options import Mode
-from fixtures.run.context import Run
+from fixtures.run.context import Context
+from fixtures.run.exclusions import Exclusions
 from fixtures.run.expectation import Expectation
 from fixtures.run.gates import Gate
+from fixtures.run.record import Recorder
 from fixtures.survey import running_poll_set
 from fixtures.triggers.fixture import Triggers
 from fixtures.verdicts import classes as standing
@@ -21,7 +23,9 @@ from fixtures.verdicts.scratch_pull import PREFIX
 pytestmark = pytest.mark.dependency(depends=["phase 4"], scope="session")
 
 
-def test_the_bridge_says_that_it_watches_them_all(run: Run, triggers: Triggers, expect: Expectation) -> None:
+def test_the_bridge_says_that_it_watches_them_all(
+    context: Context, record: Recorder, excluded: Exclusions, triggers: Triggers, expect: Expectation
+) -> None:
     """Its log and its environment tell the same number."""
     running = running_poll_set(triggers.survey)
     entries = running.entries if running else ()
@@ -30,14 +34,14 @@ def test_the_bridge_says_that_it_watches_them_all(run: Run, triggers: Triggers, 
         "repositories that the bridge's log says it watches",
         expected=len(entries),
         seen=seen,
-        check=f"ssh {run.site.host.address} docker service logs {run.site.bridge.service}",
+        check=f"ssh {context.site.host.address} docker service logs {context.site.bridge.service}",
     )
-    expect.applied(any(step.phase in (3, 4) for step in run.planned), "the new poll set")
-    wanted = {run.world.ccci, *(run.world.mirror(name) for name in run.standing())}
+    expect.applied(any(step.phase in (3, 4) for step in record.planned), "the new poll set")
+    wanted = {context.world.ccci, *(context.world.mirror(name) for name in excluded.remaining())}
     expect.nothing("recipes that it does not watch", sorted(wanted - set(entries)))
 
 
-def test_a_comment_starts_a_build(canary: str, run: Run, triggers: Triggers, expect: Expectation) -> None:
+def test_a_comment_starts_a_build(canary: str, triggers: Triggers, expect: Expectation) -> None:
     expect.applied(canary in triggers.planned, "the trigger")
     verdict = triggers.verdicts.get(canary)
     expect.true(
@@ -49,19 +53,19 @@ def test_a_comment_starts_a_build(canary: str, run: Run, triggers: Triggers, exp
     )
 
 
-def test_its_outcome_comes_back(canary: str, run: Run, triggers: Triggers, expect: Expectation) -> None:
+def test_its_outcome_comes_back(canary: str, context: Context, triggers: Triggers, expect: Expectation) -> None:
     """As a commit status of the right context, from the bridge, about that build."""
     expect.applied(canary in triggers.planned, "the report")
     verdict = triggers.verdicts.get(canary)
     expect.true(
         f"the verdict of {canary}",
         verdict is not None and verdict.reported,
-        expected=f"{run.site.verdicts.context} reported",
+        expected=f"{context.site.verdicts.context} reported",
         seen=f"at {verdict.verdict_at}" if verdict and verdict.reported else verdict.why if verdict else "none",
     )
 
 
-def test_it_answered_if_it_was_asked(recipe: str, run: Run, triggers: Triggers, expect: Expectation) -> None:
+def test_it_answered_if_it_was_asked(recipe: str, triggers: Triggers, expect: Expectation) -> None:
     """With --testme: in the time of one build, unless the night's time was over first."""
     swept = triggers.swept.get(recipe)
     expect.true(
@@ -73,9 +77,11 @@ def test_it_answered_if_it_was_asked(recipe: str, run: Run, triggers: Triggers, 
     )
 
 
-def test_its_newest_verdict_is_no_new_red(recipe: str, run: Run, triggers: Triggers, expect: Expectation) -> None:
+def test_its_newest_verdict_is_no_new_red(
+    recipe: str, context: Context, triggers: Triggers, expect: Expectation
+) -> None:
     """Green, or red for a reason that the roster names, or that stood before anybody looked, or the machine's."""
-    expect.known(run.mode is not Mode.PLAN, f"what the verdict of {recipe} means")
+    expect.known(context.mode is not Mode.PLAN, f"what the verdict of {recipe} means")
     stands = triggers.standings[recipe]
     expect.true(
         f"the newest verdict of {recipe}",
@@ -86,9 +92,11 @@ def test_its_newest_verdict_is_no_new_red(recipe: str, run: Run, triggers: Trigg
     )
 
 
-def test_its_excuse_for_being_red_holds(recipe: str, run: Run, triggers: Triggers, expect: Expectation) -> None:
+def test_its_excuse_for_being_red_holds(
+    recipe: str, context: Context, triggers: Triggers, expect: Expectation
+) -> None:
     """Where the roster expects red: it is red, and the last day of the excuse has not passed."""
-    expect.known(run.mode is not Mode.PLAN, f"whether {recipe} is excused")
+    expect.known(context.mode is not Mode.PLAN, f"whether {recipe} is excused")
     stands = triggers.standings[recipe]
     until = f"holds until {stands.excuse.until}, and it is red" if stands.excuse else "none is needed"
     expect.true(
@@ -100,7 +108,7 @@ def test_its_excuse_for_being_red_holds(recipe: str, run: Run, triggers: Trigger
     )
 
 
-def test_no_scratch_pull_request_is_left(run: Run, triggers: Triggers, expect: Expectation) -> None:
+def test_no_scratch_pull_request_is_left(triggers: Triggers, expect: Expectation) -> None:
     branches = [
         f"{name}: {branch}"
         for name, refs in triggers.survey.mirrors.items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 from fixtures.clients.world import open_read_world, open_write_world, resolve_secrets
@@ -12,7 +12,11 @@ from fixtures.config.site import Site
 from fixtures.journal.lines import FILE_NAME
 from fixtures.journal.writer import Journal
 from fixtures.rehearsal.parts import choose
-from fixtures.run.context import Run
+from fixtures.run.context import Context
+from fixtures.run.exclusions import Exclusions
+from fixtures.run.record import Recorder
+from fixtures.run.run import Run
+from fixtures.run.surveys import Surveys
 from fixtures.run.waiting import Waiter
 from fixtures.survey import take
 
@@ -25,12 +29,14 @@ def open_run(
     mode: Mode = Mode.APPLY,
     payload: Path | None = None,
     reports: Path | None = None,
+    today: date | None = None,
+    started: datetime | None = None,
 ) -> Run:
     """A run that has taken its baseline and done nothing; its journal is in `folder`."""
     keys = resolve_secrets(site)
     world = open_write_world(site, keys) if mode is Mode.APPLY else open_read_world(site, keys)
     survey = take(world, roster)
-    return Run(
+    context = Context(
         options=Options(
             mode=mode,
             site=None,
@@ -46,16 +52,16 @@ def open_run(
         site=site,
         roster=roster,
         world=world,
-        journal=Journal(folder / FILE_NAME),
         folder=folder,
         waiter=Waiter(interval_s=0.1),
-        today=date(2026, 6, 2),
-        baseline=survey,
-        now=survey,
+        today=today or date(2026, 6, 2),
         payload=payload or folder,
+        started=started or datetime.now(UTC),
     )
+    surveys = Surveys(world, roster, baseline=survey, now=survey)
+    return Run(context, Recorder(Journal(folder / FILE_NAME)), surveys, Exclusions(roster.names))
 
 
 def close_run(run: Run) -> None:
-    run.journal.close()
-    run.world.close()
+    run.record.journal.close()
+    run.context.world.close()

@@ -115,7 +115,7 @@ if refused == 0:
 """
 
 
-def watched(*paths: Path) -> list[str]:
+def read_watched(*paths: Path) -> list[str]:
     words = [sys.executable, "-c", WATCH, *map(str, paths)]
     done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
     return done.stdout.splitlines()
@@ -127,7 +127,7 @@ def test_nothing_is_contacted(tmp_path: Path) -> None:
     for number, (section, line, _) in enumerate(WRONG):
         bad.append(tmp_path / f"{number}.toml")
         bad[-1].write_text(with_line(section, line))
-    assert watched(*bad) == [f"{len(bad)} []"]
+    assert read_watched(*bad) == [f"{len(bad)} []"]
 
 
 def test_the_watch_would_have_seen_it(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_the_watch_would_have_seen_it(tmp_path: Path) -> None:
         path.write_text(text)
         load_site(path)
         assert not marker.exists()
-        first, second = watched(path)
+        first, second = read_watched(path)
     assert first == "0 []"
     assert "socket.connect" in second
     assert "subprocess.Popen" in second
@@ -186,7 +186,7 @@ def test_example_shows_the_defaults(tmp_path: Path) -> None:
 
 
 def test_example_commented_defaults_are_the_defaults(tmp_path: Path) -> None:
-    """Keys that the example shows commented out as defaults hold just those values."""
+    """SiteSecrets that the example shows commented out as defaults hold just those values."""
     keys = ("port", "prefix", "log_command", "inspect_command", "watching_line")
     text = re.sub(rf"^# ({'|'.join(keys)}) = ", r"\1 = ", EXAMPLE.read_text(), flags=re.MULTILINE)
     assert text.count("\n# ") == EXAMPLE.read_text().count("\n# ") - len(keys)

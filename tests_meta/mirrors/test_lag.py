@@ -16,7 +16,8 @@ from fixtures.rehearsal.forge_embedded.store import Store
 from fixtures.rehearsal.initial_state import histories
 from fixtures.rehearsal.initial_state.histories import Commit
 from fixtures.rehearsal.settings import WorldSettings
-from fixtures.run.context import Outcome, Run
+from fixtures.run.outcome import Outcome
+from fixtures.run.run import Run
 from tests_meta.in_process_run import close_run
 from tests_meta.rehearsal.ci_world import ORG, World, running
 from tests_meta.verdicts.verdict_world import NIGHT, Nights, findings
@@ -70,9 +71,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def look(world: World, reports: Path, grace_h: int = 24) -> tuple[Run, dict[str, Outcome]]:
     """A health check's look at the mirrors, up to what phase 1 says of each."""
     run, _ = Nights(world.settings, reports).look(ROSTER, keep_open=True, mirror_grace_h=grace_h)
-    mirrors.look_behind(run)
-    outcomes = {r.name: mirrors.settled(run, mirrors.step_for(r, run.now)) for r in run.roster.recipes}
-    behind.note_releases(run)
+    mirrors.look_behind(run.context, run.surveys)
+    outcomes = {
+        r.name: mirrors.settled(run, mirrors.step_for(r, run.surveys.now)) for r in run.context.roster.recipes
+    }
+    behind.note_releases(run.context, run.record, run.surveys)
     close_run(run)
     return run, outcomes
 
@@ -97,7 +100,7 @@ def test_behind_for_less_than_the_grace_is_a_notice_and_for_longer_is_drift(worl
         "tagged": "info",
         "moved": "action",
     }
-    assert run.planned == []
+    assert run.record.planned == []
 
 
 def test_drift_says_which_recipe_since_when_how_much_and_what_to_run(world: World, tmp_path: Path) -> None:
@@ -127,18 +130,18 @@ def test_a_commit_that_was_made_long_before_it_was_pushed_counts_from_when_the_m
     assert before["moved"].state == "failed"
     run, _ = Nights(world.settings, tmp_path).look(ROSTER, at=NIGHT + timedelta(hours=1), keep_open=True)
     level = {name: {"mirrored": {"ok": True, "evidence": {}}} for name in NAMES}
-    run.journal.write("roll", moment="final", recipes=level)
+    run.record.journal.write("roll", moment="final", recipes=level)
     close_run(run)
     run, after = look(world, tmp_path)
     assert after["moved"].state == "unchanged"
-    assert run.behind["moved"].since is not None
-    assert run.behind["moved"].since > MIDNIGHT
+    assert run.surveys.lags["moved"].since is not None
+    assert run.surveys.lags["moved"].since > MIDNIGHT
 
 
 def test_releases_that_the_mirror_does_not_know_are_reported(world: World, tmp_path: Path) -> None:
     """Versions are compared by number: 10.0.0 is newer than 9.0.0, and a commit without a tag is no release."""
     run, _ = look(world, tmp_path)
-    told = {f.id: f.what for f in run.findings if f.id.startswith("upstream-release-")}
+    told = {f.id: f.what for f in run.record.findings if f.id.startswith("upstream-release-")}
     assert set(told) == {"upstream-release-late", "upstream-release-apart", "upstream-release-tagged"}
     assert "10.0.0+10" in told["upstream-release-tagged"]
     assert behind.newest_release(["9.0.0+1", "10.0.0+1", "latest"]) == "10.0.0+1"
@@ -150,8 +153,8 @@ def test_it_costs_one_request_for_each_mirror_that_is_not_level_and_none_for_the
 ) -> None:
     """And they are counted apart, as what a night without news does not make."""
     run, _ = look(world, tmp_path)
-    assert run.for_news["upstream"] == 5
-    assert run.request_counts()["upstream"] == len(NAMES)
+    assert run.context.for_news["upstream"] == 5
+    assert run.context.request_counts()["upstream"] == len(NAMES)
 
 
 def test_upstream_that_does_not_tell_its_history_leaves_nobody_to_vouch_for_the_grace(
@@ -172,5 +175,5 @@ def test_a_history_that_is_not_a_list_of_commits_is_no_answer(world: World, tmp_
     """A forge of another kind answers 200 with something else."""
     run, _ = Nights(world.settings, tmp_path).look({}, keep_open=True)
     with pytest.raises(Unreachable):
-        commits_since(run.world.upstream, "coop-cloud/nowhere", head="main", known="x")
+        commits_since(run.context.world.upstream, "coop-cloud/nowhere", head="main", known="x")
     close_run(run)

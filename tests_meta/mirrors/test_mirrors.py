@@ -19,7 +19,7 @@ from fixtures.errors import Conflict, Unknown
 from fixtures.journal.reader import Change
 from fixtures.mirrors import fixture as mirrors
 from fixtures.mirrors.fixture import MirrorWork, moved_tags, step_for
-from fixtures.run.context import Run
+from fixtures.run.run import Run
 from tests_meta.in_process_run import close_run, open_run
 from tests_meta.muster_runs import NIGHT, WorldPool
 from tests_meta.reference_night import prepare_initial_world
@@ -44,7 +44,7 @@ def run(world_pool: WorldPool, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def person(run: Run, world_pool: WorldPool) -> Iterator[Person]:
     """Somebody else with write access, who calls the forge's API below the new mirror."""
     token = (world_pool.world / "secrets/forge-token").read_text().strip()
-    base = f"{run.site.forge.url}/api/v1/repos/{run.site.forge.org}/{MISSING}"
+    base = f"{run.context.site.forge.url}/api/v1/repos/{run.context.site.forge.org}/{MISSING}"
     with httpx.Client(headers={"Authorization": f"token {token}"}, trust_env=False, timeout=20) as client:
 
         def ask(method: str, path: str = "", **body: object) -> httpx.Response:
@@ -57,15 +57,15 @@ def person(run: Run, world_pool: WorldPool) -> Iterator[Person]:
 @pytest.fixture
 def created(run: Run, person: Person) -> list[Change]:
     """The changes by which this run has just made the missing mirror, the newest first."""
-    known = {change.id for change in run.journal.changes()}
+    known = {change.id for change in run.record.journal.changes()}
     make(run)
-    return [change for change in reversed(run.journal.changes()) if change.id not in known]
+    return [change for change in reversed(run.record.journal.changes()) if change.id not in known]
 
 
 def make(run: Run) -> None:
-    recipe = next(recipe for recipe in run.roster.recipes if recipe.name == MISSING)
-    assert run.writer is not None
-    MirrorWork(run, run.writer, step_for(recipe, run.now)).do()
+    recipe = next(recipe for recipe in run.context.roster.recipes if recipe.name == MISSING)
+    assert run.context.writer is not None
+    MirrorWork(run, run.context.writer, step_for(recipe, run.surveys.now)).do()
 
 
 def creation(changes: list[Change]) -> Change:
@@ -76,10 +76,10 @@ def test_a_mirror_that_nobody_touched_goes_again(run: Run, created: list[Change]
     """Positive control of all that follows: it is deleted, and a second undo finds nothing to do."""
     world_view = WorldView(world_pool.settings)
     assert world_view.refs(MISSING) == world_view.refs(MISSING, upstream=True)
-    assert run.writer is not None
-    assert mirrors.undo(run.writer, run, creation(created)) == "undone"
+    assert run.context.writer is not None
+    assert mirrors.undo(run.context.writer, run, creation(created)) == "undone"
     assert world_view.refs(MISSING) == {}
-    assert mirrors.undo(run.writer, run, creation(created)) == "not-needed"
+    assert mirrors.undo(run.context.writer, run, creation(created)) == "not-needed"
 
 
 def test_a_creation_whose_answer_was_lost_is_looked_up(run: Run, person: Person, world_pool: WorldPool) -> None:
@@ -89,11 +89,11 @@ def test_a_creation_whose_answer_was_lost_is_looked_up(run: Run, person: Person,
     with world_pool.breaking(creation_of_one | {"action": "reset"}), pytest.raises(Unknown):
         make(run)
     assert person("GET").status_code == 404
-    assert run.journal.changes()[-1].result == "unknown"
+    assert run.record.journal.changes()[-1].result == "unknown"
     with world_pool.breaking(creation_of_one | {"action": "reset-after"}):
         make(run)
     assert world_view.refs(MISSING) == world_view.refs(MISSING, upstream=True) != {}
-    newest = next(change for change in reversed(run.journal.changes()) if change.kind == mirrors.CREATE)
+    newest = next(change for change in reversed(run.record.journal.changes()) if change.kind == mirrors.CREATE)
     assert newest.result == "done"
 
 
@@ -132,9 +132,9 @@ def test_a_mirror_that_somebody_used_stays(
     world_view = WorldView(world_pool.settings)
     spoil(person, world_view)
     before = world_view.refs(MISSING)
-    assert run.writer is not None
+    assert run.context.writer is not None
     with pytest.raises(Conflict, match="left alone"):
-        mirrors.undo(run.writer, run, creation(created))
+        mirrors.undo(run.context.writer, run, creation(created))
     assert world_view.refs(MISSING) == before != {}
 
 
@@ -143,9 +143,11 @@ def test_a_repository_of_somebody_elses_making_is_not_ours_to_delete(
 ) -> None:
     """Deleted and made anew under the same name: it does not carry this run's mark."""
     assert person("DELETE").status_code == 204
-    assert run.writer is not None
-    run.writer.forge.create_repository(run.site.forge.org, MISSING, private=True, description="Mine")
-    assert mirrors.undo(run.writer, run, creation(created)) == "not-needed"
+    assert run.context.writer is not None
+    run.context.writer.forge.create_repository(
+        run.context.site.forge.org, MISSING, private=True, description="Mine"
+    )
+    assert mirrors.undo(run.context.writer, run, creation(created)) == "not-needed"
     assert person("GET").status_code == 200
 
 

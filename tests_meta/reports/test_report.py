@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from fixtures.journal import files
 from fixtures.journal.lines import FILE_NAME, Line
-from fixtures.journal.reader import Record, read
+from fixtures.journal.reader import StoredJournal, read
 from fixtures.journal.reading import fold, load
 from fixtures.journal.writer import Journal
 from reports import finish, machine, render, summary
@@ -283,7 +283,7 @@ def test_no_value_breaks_the_page(ordinary: tuple[Line, ...], data: st.DataObjec
         line = data.draw(st.sampled_from(lines))
         key = data.draw(st.sampled_from(sorted(set(line) - {"type"})))
         line[key] = data.draw(ODD)
-    record = fold(Record(Path(FILE_NAME), tuple(lines), torn=False))
+    record = fold(StoredJournal(Path(FILE_NAME), tuple(lines), torn=False))
     words(report(record, None))
     json.loads(summary.text(record))
     assert "\n" not in machine.status_line(record)

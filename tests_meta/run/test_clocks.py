@@ -91,8 +91,8 @@ def asking(
     """Whether a canary is asked, where its newest build and the enrollment have these true times."""
     build = Build(7, "success", "custom", "c" * 40, "bot", {"RECIPE": "ghost"}, built + drone, None, None, "")
     host = SimpleNamespace(poll_file_changed=enrolled + forge, poll_file_holders=holders)
-    run = SimpleNamespace(
-        now=SimpleNamespace(builds=(build,), host=host),
+    surveys = SimpleNamespace(now=SimpleNamespace(builds=(build,), host=host))
+    context = SimpleNamespace(
         site=SimpleNamespace(
             drone=SimpleNamespace(recipe_parameter="RECIPE"), limits=SimpleNamespace(clock_skew_s=30.0)
         ),
@@ -100,7 +100,7 @@ def asking(
             drone=SimpleNamespace(clock=offset_of(drone)), forge=SimpleNamespace(clock=offset_of(forge))
         ),
     )
-    return triggers.needs_asking(cast(Any, run), "ghost")
+    return triggers.needs_asking(cast(Any, context), cast(Any, surveys), "ghost")
 
 
 @pytest.mark.parametrize("drone", [-SEVEN, timedelta(), SEVEN])

@@ -18,7 +18,7 @@ from fixtures.config.options import Mode
 from fixtures.config.roster import Recipe, Roster
 from fixtures.config.site import load_site
 from fixtures.rehearsal.site_file import SITE_FILE, write_site
-from fixtures.run.context import Run
+from fixtures.run.run import Run
 from tests_meta.in_process_run import close_run, open_run
 from tests_meta.rehearsal.ci_world import ORG, World, running
 from tests_meta.rehearsal.test_bridge import bridge
@@ -78,18 +78,18 @@ class SuiteWorld:
 
     def pulls(self, run: Run, recipe: str) -> list[PullRequest]:
         """Every proposal of a suite for `recipe`, oldest first; by title, for a merged one has no branch left."""
-        pulls = run.world.forge.pulls(run.world.ccci, state="all")
+        pulls = run.context.world.forge.pulls(run.context.world.ccci, state="all")
         ours = (pull for pull in pulls if pull.title == f"tests: a suite for {recipe}")
         return sorted(ours, key=lambda pull: pull.number)
 
     def files(self, run: Run, recipe: str, ref: str = "main") -> set[str]:
         """What stands in tests/<recipe>/ of cc-ci."""
         below = f"tests/{recipe}/"
-        tree = run.world.forge.tree(run.world.ccci, ref)
+        tree = run.context.world.forge.tree(run.context.world.ccci, ref)
         return {e.path.removeprefix(below) for e in tree if e.kind == "blob" and e.path.startswith(below)}
 
     def has_branch(self, run: Run, recipe: str) -> bool:
-        return run.world.forge.head(run.world.ccci, BRANCH + recipe) is not None
+        return run.context.world.forge.head(run.context.world.ccci, BRANCH + recipe) is not None
 
     def commit(self, files: Mapping[str, str], **where: str) -> None:
         """Somebody else's commit to cc-ci: new files, on the branch that `where` names."""
@@ -116,7 +116,7 @@ def _written(folder: Path, suites: Mapping[str, Mapping[str, str]]) -> Path:
 
 def kinds(run: Run) -> list[str]:
     """What a run changed, in order."""
-    return [change.kind for change in run.journal.changes()]
+    return [change.kind for change in run.record.journal.changes()]
 
 
 @contextmanager

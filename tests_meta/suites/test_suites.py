@@ -16,8 +16,9 @@ from fixtures.clients.forge import ForgeWriter, MergeCheckPending
 from fixtures.clients.forge_values import TreeEntry
 from fixtures.config.options import Mode
 from fixtures.errors import Drift
-from fixtures.run.context import Run, Verdict
 from fixtures.run.recipe_status import covered
+from fixtures.run.record import TestmeVerdict
+from fixtures.run.run import Run
 from fixtures.suites import coverage
 from fixtures.suites import fixture as suites
 from fixtures.suites.proposals import COMMIT_LINE
@@ -47,9 +48,9 @@ def gone_through(run: Run) -> dict[str, str]:
 def left_open(world: SuiteWorld, recipe: str) -> Run:
     """A run that proposed a suite for `recipe`, red if it were built, and got no further."""
     run = world.run({recipe: suite(recipe, RED)})
-    files = payload_suites(run.payload)[recipe]
-    assert run.writer
-    SuiteWork(run, run.writer, recipe, files).propose()
+    files = payload_suites(run.context.payload)[recipe]
+    assert run.context.writer
+    SuiteWork(run, run.context.writer, recipe, files).propose()
     assert world.has_branch(run, recipe)
     return run
 
@@ -74,27 +75,27 @@ def test_a_recipe_with_a_folder_in_the_payload_gets_its_suite(
     assert gone_through(run) == {"atlas": "changed"}
     assert begins_again == []
     (pull,) = world.pulls(run, "atlas")
-    assert (pull.merged, pull.author) == (True, run.world.forge.bot)
+    assert (pull.merged, pull.author) == (True, run.context.world.forge.bot)
     assert kinds(run) == ["propose-suite", "testme-comment", "describe-suite", "merge-suite"]
     assert world.files(run, "atlas") == set(suite("atlas"))
     assert not world.has_branch(run, "atlas")
-    bare = world.world.settings.forge_dir / "repos" / run.site.forge.org / "cc-ci.git"
+    bare = world.world.settings.forge_dir / "repos" / run.context.site.forge.org / "cc-ci.git"
     assert git(bare, "rev-list", "--count", f"{pull.merge_commit}^1..{pull.head}") == "1"
     again = world.run({"atlas": suite("atlas")})
-    before = again.world.requests()["forge"]
+    before = again.context.world.requests()["forge"]
     assert gone_through(again) == {"atlas": "unchanged"}
-    assert (kinds(again), again.world.requests()["forge"] - before) == ([], 0)
+    assert (kinds(again), again.context.world.requests()["forge"] - before) == ([], 0)
 
 
 def test_a_branch_that_outlived_its_merge_is_taken_back(world: SuiteWorld) -> None:
     """Killed between the merge and the deletion of its branch: that is all of a merged proposal that goes back."""
     run = world.run({"glade": suite("glade")})
     assert gone_through(run) == {"glade": "changed"}
-    (pull,), (proposed, *_) = world.pulls(run, "glade"), run.journal.changes()
-    assert run.writer
-    run.writer.forge.create_branch(run.world.ccci, str(proposed.undo["branch"]), at=pull.head)
+    (pull,), (proposed, *_) = world.pulls(run, "glade"), run.record.journal.changes()
+    assert run.context.writer
+    run.context.writer.forge.create_branch(run.context.world.ccci, str(proposed.undo["branch"]), at=pull.head)
     for expected in ("undone", "not-needed"):
-        assert undo.KINDS[proposed.kind].undo(run.writer, run, proposed) == expected
+        assert undo.KINDS[proposed.kind].undo(run.context.writer, run, proposed) == expected
     assert not world.has_branch(run, "glade")
 
 
@@ -107,8 +108,8 @@ def test_the_pull_request_says_what_it_adds_and_how_it_was_proven(world: SuiteWo
     assert named[1] == pull.head
     for path in suite("atlas"):
         assert f"`tests/atlas/{path}`" in pull.body
-    build = next(b for b in run.now.builds if b.commit == pull.head and b.event == "custom")
-    assert f"[build {build.number}]({run.world.drone.build_url(build.number)})" in pull.body
+    build = next(b for b in run.surveys.now.builds if b.commit == pull.head and b.event == "custom")
+    assert f"[build {build.number}]({run.context.world.drone.build_url(build.number)})" in pull.body
     assert "- passed: `custom::functional/test_front_page.py::test_front_page_answers`" in pull.body
     assert "test_generic" not in pull.body
 
@@ -118,7 +119,7 @@ def test_an_unproven_proposal_is_found_again_then_replaced_then_taken_back(world
     (first,) = world.pulls(left_open(world, "beacon"), "beacon")
     red = world.run({"beacon": suite("beacon", RED)})
     assert gone_through(red) == {"beacon": "failed"}
-    assert "not proven" in red.findings[0].what
+    assert "not proven" in red.record.findings[0].what
     assert kinds(red) == ["testme-comment"]
     assert world.pulls(red, "beacon") == [first]
     assert (first.state, world.files(red, "beacon")) == ("open", set())
@@ -129,11 +130,11 @@ def test_an_unproven_proposal_is_found_again_then_replaced_then_taken_back(world
     assert (old.number, old.state, old.merged, new.merged) == (first.number, "closed", False, True)
     assert kinds(mended)[:2] == ["withdraw-suite", "propose-suite"]
 
-    assert mended.writer
+    assert mended.context.writer
     for expected in ("undone", "not-needed"):
-        for change in reversed(mended.journal.changes()):
+        for change in reversed(mended.record.journal.changes()):
             if change.kind != "testme-comment":
-                result = undo.KINDS[change.kind].undo(mended.writer, mended, change)
+                result = undo.KINDS[change.kind].undo(mended.context.writer, mended, change)
                 # What was merged is reverted, not unproposed.
                 assert result == ("not-needed" if change.kind == "propose-suite" else expected)
     assert world.files(mended, "beacon") == set()
@@ -148,7 +149,7 @@ def test_a_proposal_that_somebody_made_superfluous_is_closed(world: SuiteWorld) 
     world.commit({f"tests/cinder/{path}": text for path, text in suite("cinder").items()}, branch="main")
     plan = world.run({"cinder": suite("cinder", RED)}, mode=Mode.PLAN)
     assert gone_through(plan) == {"cinder": "unchanged"}
-    assert [(step.kind, step.recipe) for step in plan.planned] == [("withdraw-suite", "cinder")]
+    assert [(step.kind, step.recipe) for step in plan.record.planned] == [("withdraw-suite", "cinder")]
     assert world.has_branch(plan, "cinder")
     apply = world.run({"cinder": suite("cinder", RED)})
     assert gone_through(apply) == {"cinder": "unchanged"}
@@ -166,7 +167,7 @@ def test_what_a_person_pushed_to_a_proposal_is_left_to_them(world: SuiteWorld) -
     run = world.run({"delta": suite("delta")})
     assert gone_through(run) == {"delta": "failed"}
     assert kinds(run) == []
-    assert "not the commit that muster proposed" in run.findings[0].what
+    assert "not the commit that muster proposed" in run.record.findings[0].what
     (pull,) = world.pulls(run, "delta")
     assert pull.state == "open"
 
@@ -180,7 +181,7 @@ def test_a_suite_unlike_the_template_is_one_finding_and_stops_nothing_else(world
     )
     run = world.run({"atlas": suite("atlas"), "fjord": bad}, mode=Mode.PLAN)
     assert gone_through(run) == {"atlas": "unchanged", "fjord": "failed"}
-    (finding,) = run.findings
+    (finding,) = run.record.findings
     for word in ("HEALHT_PATH", "requests", "relative import", "browser"):
         assert word in finding.what
     apply = world.run({"fjord": bad})
@@ -194,12 +195,12 @@ def test_it_is_proven_on_the_recipe_where_cc_ci_cannot_test_its_own(world: Suite
     proposal = suites.settle(run).proposals["hedgedoc"]
     assert proposal.outcome.state == "changed", proposal.outcome.message
     assert kinds(run) == ["propose-suite", "merge-suite", "testme-comment", "describe-suite"]
-    assert run.journal.changes()[2].target.endswith("/hedgedoc#1")
+    assert run.record.journal.changes()[2].target.endswith("/hedgedoc#1")
     assert proposal.verdict is not None
-    assert proposal.verdict.suite_commit == run.world.forge.head(run.world.ccci, "main")
+    assert proposal.verdict.suite_commit == run.context.world.forge.head(run.context.world.ccci, "main")
     assert proposal.not_run == []
     assert "after the merge" in world.pulls(run, "hedgedoc")[0].body
-    assert all(change.undone or change.result == "done" for change in run.journal.changes())
+    assert all(change.undone or change.result == "done" for change in run.record.journal.changes())
 
 
 def test_a_merged_suite_that_is_red_on_the_recipe_is_reverted_and_comes_back_when_mended(
@@ -211,12 +212,12 @@ def test_a_merged_suite_that_is_red_on_the_recipe_is_reverted_and_comes_back_whe
     with suite_world(folder, ("hedgedoc",), faults=("red-build:hedgedoc",)) as red:
         run = red.run(tmp_path, proof=ON_RECIPE)
         assert gone_through(run) == {"hedgedoc": "failed"}
-        assert "is not proven" in run.findings[0].what
-        merge = next(change for change in run.journal.changes() if change.kind == "merge-suite")
+        assert "is not proven" in run.record.findings[0].what
+        merge = next(change for change in run.record.journal.changes() if change.kind == "merge-suite")
         assert (merge.result, merge.undone) == ("failed", "undone")
         assert red.files(run, "hedgedoc") == set()
         assert red.pulls(run, "hedgedoc")[0].merged
-        assert covered(run, "hedgedoc").ok is False
+        assert covered(run.record, run.surveys, "hedgedoc").ok is False
 
         red.world.stop("ci")
         dataclasses.replace(red.world.settings, faults=()).save()
@@ -225,14 +226,14 @@ def test_a_merged_suite_that_is_red_on_the_recipe_is_reverted_and_comes_back_whe
         assert gone_through(mended) == {"hedgedoc": "changed"}
         assert [pull.merged for pull in red.pulls(mended, "hedgedoc")] == [True, True]
         assert "functional/test_account.py" in red.files(mended, "hedgedoc")
-        assert covered(mended, "hedgedoc").ok is True
+        assert covered(mended.record, mended.surveys, "hedgedoc").ok is True
 
 
 def polled_by(run: Run, *recipes: str) -> None:
     """Let the run's survey have a host whose bridge polls these recipes."""
-    csv = ",".join((run.world.ccci, *(run.world.mirror(name) for name in recipes)))
+    csv = ",".join((run.context.world.ccci, *(run.context.world.mirror(name) for name in recipes)))
     host: Any = SimpleNamespace(bridge=SimpleNamespace(poll_set=csv, state="running"))
-    run.now = dataclasses.replace(run.now, host=host)
+    run.surveys.now = dataclasses.replace(run.surveys.now, host=host)
 
 
 def test_a_recipe_that_nobody_polls_is_not_merged_unproven(world: SuiteWorld) -> None:
@@ -240,7 +241,7 @@ def test_a_recipe_that_nobody_polls_is_not_merged_unproven(world: SuiteWorld) ->
     run = world.run({"ember": suite("ember")}, proof=ON_RECIPE)
     polled_by(run, "atlas")
     assert gone_through(run) == {"ember": "failed"}
-    assert "not polled yet" in run.findings[0].what
+    assert "not polled yet" in run.record.findings[0].what
     assert (kinds(run), world.files(run, "ember")) == ([], set())
 
 
@@ -248,8 +249,8 @@ def test_polled_without_tests_and_tests_without_polling_are_findings(world: Suit
     """Each names its recipes, those off the roster too; when all is in order there is none."""
     run = world.run({}, recipes=["uptime-kuma", "mumble", "ember"])
     polled_by(run, "uptime-kuma", "ember")
-    coverage.report(run)
-    found = {finding.id: finding for finding in run.findings}
+    coverage.report(run.context, run.record, run.surveys)
+    found = {finding.id: finding for finding in run.record.findings}
     assert set(found) == {"polled-but-uncovered", "covered-but-unpolled"}
     assert "own: ember." in found["polled-but-uncovered"].what
     assert found["polled-but-uncovered"].severity == "action"
@@ -258,10 +259,10 @@ def test_polled_without_tests_and_tests_without_polling_are_findings(world: Suit
     for helper in ("_generic", "unit", "regression", "concurrency"):
         assert helper not in found["covered-but-unpolled"].what
     fine = world.run({}, recipes=["uptime-kuma"])
-    assert fine.now.ccci
-    polled_by(fine, *fine.now.ccci.suites)
-    coverage.report(fine)
-    assert fine.findings == []
+    assert fine.surveys.now.ccci
+    polled_by(fine, *fine.surveys.now.ccci.suites)
+    coverage.report(fine.context, fine.record, fine.surveys)
+    assert fine.record.findings == []
 
 
 def ccci_with(suite: Suite, head: str = "a" * 40) -> CcciState:
@@ -276,10 +277,10 @@ def test_a_green_that_ran_none_of_a_recipes_tests_does_not_cover_it() -> None:
         {"functional/test_api.py": ("test_posts",)},
     )
     rows = (("install::_generic/test_generic_install.py::test_serves", "passed"),)
-    green = Verdict("ghost", True, True, True, build=7, tests=rows, suite_commit="a" * 40)
+    green = TestmeVerdict("ghost", True, True, True, build=7, tests=rows, suite_commit="a" * 40)
     own = (*rows, ("custom::functional/test_api.py::test_posts", "passed"))
 
-    def judged(verdict: Verdict | None) -> bool | None:
+    def judged(verdict: TestmeVerdict | None) -> bool | None:
         return coverage.ran_own_tests(verdict, ccci_with(ghost), "ghost")[0]
 
     assert judged(green) is False
@@ -294,25 +295,27 @@ def test_a_green_that_ran_none_of_a_recipes_tests_does_not_cover_it() -> None:
 def test_what_this_run_saw_of_a_build_is_part_of_the_roll_and_a_finding(world: SuiteWorld) -> None:
     """The hollow green makes *covered* a no with its build, and tells an operator where to look."""
     run = world.run({}, recipes=["mumble"])
-    assert run.now.ccci
-    assert covered(run, "mumble").ok is True
-    assert covered(run, "mumble").evidence["last build"] == coverage.NOT_ASKED
+    assert run.surveys.now.ccci
+    assert covered(run.record, run.surveys, "mumble").ok is True
+    assert covered(run.record, run.surveys, "mumble").evidence["last build"] == coverage.NOT_ASKED
     rows = (("install::_generic/test_generic_install.py::test_serves", "passed"),)
-    head = run.now.ccci.head
-    run.decide(Verdict("mumble", True, True, True, build=7, tests=rows, suite_commit=head))
-    assert covered(run, "mumble").ok is False
-    coverage.report(run)
-    assert [finding.id for finding in run.findings] == ["hollow-mumble"]
+    head = run.surveys.now.ccci.head
+    run.record.decide(
+        TestmeVerdict("mumble", True, True, True, build=7, tests=rows, suite_commit=head), known_red=""
+    )
+    assert covered(run.record, run.surveys, "mumble").ok is False
+    coverage.report(run.context, run.record, run.surveys)
+    assert [finding.id for finding in run.record.findings] == ["hollow-mumble"]
 
 
 def test_a_file_called_test_that_holds_none_covers_nothing(world: SuiteWorld) -> None:
     """The names are read from cc-ci at its head in one request; a file without any is named as what it is."""
     run = world.run({}, recipes=["mumble"])
-    assert run.now.ccci
-    mumble = run.now.ccci.suites["mumble"]
+    assert run.surveys.now.ccci
+    mumble = run.surveys.now.ccci.suites["mumble"]
     assert mumble.named is not None
     assert "test_root_answers" in mumble.named["functional/test_health_check.py"]
-    archive = run.world.forge.archive(run.world.ccci, run.now.ccci.head)
+    archive = run.context.world.forge.archive(run.context.world.ccci, run.surveys.now.ccci.head)
     assert archive
     # A file whose bytes are not those that the tree lists is not taken for it.
     other = dataclasses.replace(mumble, files=dict.fromkeys(mumble.files, "0" * 40))
@@ -349,12 +352,12 @@ def test_folders_that_are_no_recipe_are_no_suites() -> None:
 def test_without_a_template_nothing_is_proposed(world: SuiteWorld) -> None:
     """cc-ci has no such folder: there is nothing to compare with, and that is said."""
     run = world.run({"ember": suite("ember")}, mode=Mode.PLAN)
-    run.world = dataclasses.replace(
-        run.world,
-        site=dataclasses.replace(run.site, ccci=dataclasses.replace(run.site.ccci, template="nobody")),
+    site = dataclasses.replace(
+        run.context.site, ccci=dataclasses.replace(run.context.site.ccci, template="nobody")
     )
+    context = dataclasses.replace(run.context, site=site, world=dataclasses.replace(run.context.world, site=site))
     with pytest.raises(Drift, match="template of all suites in tests/nobody/"):
-        suites.demand_conformity(run, "ember", {})
+        suites.demand_conformity(context, run.surveys, "ember", {})
 
 
 def test_a_forge_hands_out_a_commit_with_all_its_files(forge: ForgeUnderTest) -> None:

@@ -138,7 +138,7 @@ def test_what_a_person_must_see_is_a_finding_with_a_name_that_stays(nights: Nigh
         "verdicts-missing": "info",
     }
     assert findings(first) == findings(second) == wanted
-    told = {finding.id: finding for finding in first.findings}
+    told = {finding.id: finding for finding in first.record.findings}
     assert "pull limit" in told["environmental-limited"].what
     assert "take" in told["fixed-mended"].do.lower()
     assert told["red-before-broken"].where.endswith("/cc-ci/201")
@@ -150,12 +150,12 @@ def test_a_night_without_news_asks_for_nothing_more(nights: Nights) -> None:
     second, standings = nights.look(ROSTER, at=NIGHT + timedelta(days=1))
     # 10 results; steps and log of 5 reds (the sixth says by itself that its runner was lost); a status with its
     # results; main and the open pull request of the one that nobody ever asked.
-    assert first.request_counts()["news"] == 10 + 2 * 5 + 2 + 2
-    assert second.request_counts()["news"] == 0
+    assert first.context.request_counts()["news"] == 10 + 2 * 5 + 2 + 2
+    assert second.context.request_counts()["news"] == 0
     assert {name: one.kind for name, one in standings.items()} == FIRST
     assert standings["limited"].newest
     assert standings["limited"].newest.sign
-    assert second.request_counts()["drone"] == 2
+    assert second.context.request_counts()["drone"] == 2
 
 
 def test_a_red_after_the_first_look_is_new_until_it_is_green_or_in_the_roster(
@@ -227,7 +227,7 @@ def test_a_dashboard_that_is_silent_leaves_the_class_and_is_asked_again(nights: 
     server.write_text(kept)
     second, _ = nights.look(roster, at=NIGHT + timedelta(days=1))
     assert findings(second) == {}
-    assert second.request_counts()["news"] == 1
+    assert second.context.request_counts()["news"] == 1
 
 
 def test_another_world_is_not_remembered(nights: Nights, world: World) -> None:
@@ -238,4 +238,4 @@ def test_another_world_is_not_remembered(nights: Nights, world: World) -> None:
     site.write_text(kept.replace("0" * 32, "1" * 32))
     run, _ = nights.look({"broken": None}, at=NIGHT + timedelta(days=1))
     site.write_text(kept)
-    assert run.request_counts()["news"] == 3
+    assert run.context.request_counts()["news"] == 3

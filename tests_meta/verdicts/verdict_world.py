@@ -23,7 +23,7 @@ from fixtures.rehearsal.drone_embedded.results import StageResult, TestRow
 from fixtures.rehearsal.drone_embedded.store import Store
 from fixtures.rehearsal.settings import WorldSettings
 from fixtures.rehearsal.site_file import SITE_FILE, write_site
-from fixtures.run.context import Run
+from fixtures.run.run import Run
 from fixtures.triggers import fixture as triggers
 from fixtures.verdicts.classes import Standing
 from tests_meta.in_process_run import close_run, open_run
@@ -133,17 +133,16 @@ class Nights:
         for name, value in limits.items():
             object.__setattr__(site.limits, name, value)
         roster = Roster(recipes=tuple(Recipe(name=n, upstream=n, known_red=red) for n, red in recipes.items()))
-        run = open_run(site, roster, folder, mode=Mode.HEALTH, reports=self.reports)
-        run.today, run.started = today, at
-        run.journal.write("run", run=folder.name, site=site.name, mode="health", target=target_of(site))
+        run = open_run(site, roster, folder, mode=Mode.HEALTH, reports=self.reports, today=today, started=at)
+        run.record.journal.write("run", run=folder.name, site=site.name, mode="health", target=target_of(site))
         self.runs.append(run)
-        standings = triggers.take_stock(run, triggers.remember(run))
+        standings = triggers.take_stock(run.context, run.record, run.surveys, triggers.remember(run.context), {})
         if not keep_open:
-            run.journal.write("end", exit=0, verdict="unchanged")
+            run.record.journal.write("end", exit=0, verdict="unchanged")
             close_run(run)
         return run, standings
 
 
 def findings(run: Run) -> dict[str, str]:
     """Each finding's severity, by its id."""
-    return {finding.id: finding.severity for finding in run.findings}
+    return {finding.id: finding.severity for finding in run.record.findings}
