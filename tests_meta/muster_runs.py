@@ -267,7 +267,7 @@ class WorldPool:
 
     @contextmanager
     def breaking(self, *rules: Mapping[str, object]) -> Iterator[None]:
-        """Break chosen requests of both forges while the block runs (see fixtures/rehearsal/forge/faults.py)."""
+        """Break chosen requests of both forges while the block runs (rules: forge_embedded.wire_faults)."""
         file = self.world / "forge-faults.json"
         draft = file.with_suffix(".new")
         draft.write_text(json.dumps(list(rules)))

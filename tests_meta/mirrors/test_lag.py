@@ -12,9 +12,9 @@ from fixtures.clients.upstream import commits_since
 from fixtures.errors import Unreachable
 from fixtures.mirrors import fixture as mirrors
 from fixtures.mirrors import lag as behind
+from fixtures.rehearsal import histories
 from fixtures.rehearsal.forge_embedded.store import Store
-from fixtures.rehearsal.initial_state import histories
-from fixtures.rehearsal.initial_state.histories import Commit
+from fixtures.rehearsal.histories import Commit
 from fixtures.rehearsal.settings import WorldSettings
 from fixtures.run.outcome import Outcome
 from fixtures.run.run import Run

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import paramiko
 
-from fixtures.rehearsal.faults import host as faults
 from fixtures.rehearsal.forge_embedded.store import Store
 from fixtures.rehearsal.host.layout import HostPaths
 from fixtures.rehearsal.host.prepare import prepare
 from fixtures.rehearsal.host.removal import remove
+from fixtures.rehearsal.initial_state import ccci_repository
 from fixtures.rehearsal.settings import WorldSettings
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -107,12 +107,12 @@ class HostWorld:
         forge.create_token(settings.bot, settings.checkout_token, "read:repository")
         scopes = "read:organization,write:repository,write:issue,read:user"
         forge.create_token(settings.bot, settings.bridge_token, scopes)
-        name = faults.SECRETS_REPOSITORY
-        head = commit(forge.create_repo(settings.org, name, private=True), faults.secrets_files())
+        name = ccci_repository.SECRETS
+        head = commit(forge.create_repo(settings.org, name, private=True), ccci_repository.secrets_files())
         forge.note_pushed(settings.org, name)
         commit(
             forge.create_repo(settings.org, "cc-ci", private=True),
-            faults.ccci_files((), forge_url=settings.forge_url, org=settings.org),
+            ccci_repository.nix_files(forge_url=settings.forge_url, org=settings.org),
             extra=f"M 160000 {head} secrets\n",
         )
         forge.note_pushed(settings.org, "cc-ci")

@@ -400,7 +400,7 @@ def test_null_from_drone_ends_the_matter(tmp_path: Path) -> None:
 def test_named_faults_of_the_bridge(idle: World, tmp_path: Path) -> None:
     """testme-ignored swallows a trigger in silence; stale-green shows an old green and never a new one."""
     head = idle.head("crowded", "change")
-    with bridge(idle, tmp_path, CCCI_FAULTS="testme-ignored") as running_:
+    with bridge(idle, tmp_path, CCCI_FAULTS="ignore-triggers") as running_:
         lines = len(running_.lines)
         ignored = comment(idle, "mumble")
         before = polls(idle)
@@ -408,7 +408,7 @@ def test_named_faults_of_the_bridge(idle: World, tmp_path: Path) -> None:
         assert builds_for(idle, ignored) == []
         assert len(running_.lines) == lines
     settled = len(verdicts(idle, "crowded", head))
-    with bridge(idle, tmp_path, CCCI_FAULTS="stale-green"):
+    with bridge(idle, tmp_path, CCCI_FAULTS="ignore-triggers,leave-stale-greens"):
         [green, *_] = until(lambda: verdicts(idle, "crowded", head), what="a green")
         assert green["status"] == "success"
         ignored = comment(idle, "crowded")

@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from enum import Enum
 
 import paramiko
 import pytest
 
-from fixtures.rehearsal.faults.host import FAULTS, ccci_files
-from fixtures.rehearsal.host.damage import apply_damage
+from fixtures.rehearsal.faults.effects import At, ChangeHistory, Effect
+from fixtures.rehearsal.faults.host import FAULTS
+from fixtures.rehearsal.faults.table import effects
+from fixtures.rehearsal.histories import Commit
+from fixtures.rehearsal.host.misbehaviour import apply_damage
 from fixtures.rehearsal.host.sshd import find_sshd
 from tests_meta.rehearsal.host_world import BUILD, ENROLL, HostWorld, execute, until
 
@@ -235,7 +240,7 @@ def damaged(name: str, script: str, wanted: str) -> Callable[[HostWorld], None]:
 
     def check(world: HostWorld) -> None:
         assert wanted not in world.local(script).out
-        apply_damage(world.paths, frozenset({name}))
+        apply_damage(world.paths, [name])
         assert wanted in world.local(script).out
 
     return check
@@ -361,8 +366,10 @@ def _foreign(world: HostWorld) -> None:
 
 def _wrong_target(world: HostWorld) -> None:
     """The repository's fault: what is seeded, since this world's checkout was made without it."""
-    flake = ccci_files(("wrong-target",), forge_url="http://x", org="o")["flake.nix"]
-    (world.paths.checkout / "flake.nix").write_bytes(flake)
+    place = world.paths.checkout / "flake.nix"
+    [fault] = effects(["wrong-target"], ChangeHistory)
+    [commit] = fault.change([Commit("main", "flake", datetime.now(UTC), {"flake.nix": place.read_bytes()})])
+    place.write_bytes(commit.files["flake.nix"] or b"")
     assert "nixos-system-cc-ci-" in world.local(BUILD.format(attribute="cc-ci")).out
 
 
@@ -392,10 +399,22 @@ EXPECTED: dict[str, Callable[[HostWorld], None]] = {
 }
 
 
-def test_every_fault_is_explained_and_tested() -> None:
-    """A fault has a name in kebab case, a sentence, and an expectation here."""
-    assert all(name == name.lower() and " " not in name and len(text) > 20 for name, text in FAULTS.items())
-    assert EXPECTED.keys() | IN_FILES.keys() == FAULTS.keys()
+def kind(effect: Effect) -> object:
+    """What a part has to know to show an effect: its type, the moment, or which of an enumeration it is."""
+    match effect:
+        case At():
+            return effect.moment
+        case Enum():
+            return effect
+    return type(effect)
+
+
+def test_every_kind_of_effect_on_the_host_is_tested() -> None:
+    """Each check is about a fault of the host, and every kind of effect that those have is of one that is checked."""
+    checked = EXPECTED.keys() | IN_FILES.keys()
+    assert checked <= {fault.name for fault in FAULTS}
+    kinds = {kind(effect) for fault in FAULTS if fault.name in checked for effect in fault.does}
+    assert kinds == {kind(effect) for fault in FAULTS for effect in fault.does}
 
 
 @pytest.mark.parametrize("name", IN_FILES)

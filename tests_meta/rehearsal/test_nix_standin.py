@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.rehearsal.faults.host import ccci_files, secrets_files
+from fixtures.rehearsal.initial_state.ccci_repository import nix_files, secrets_files
 
 EXPRESSIONS = {
     "1 + 2 * 3 - 4 / 2": 5,
@@ -176,7 +176,7 @@ def checkout(place: Path) -> Path:
         return folder
     git = ["git", "-c", "protocol.file.allow=always"]
     run = {"env": environment(place, place / "store"), "check": True, "capture_output": True}
-    for name, files in {"secrets": secrets_files(), "cc-ci": ccci_files((), forge_url="", org="")}.items():
+    for name, files in {"secrets": secrets_files(), "cc-ci": nix_files(forge_url="", org="")}.items():
         files.pop(".gitmodules", None)
         for path, text in files.items():
             (place / name / path).parent.mkdir(parents=True, exist_ok=True)

@@ -18,8 +18,9 @@ import pytest
 from fixtures.config.options import Parts
 from fixtures.errors import BadSetting
 from fixtures.rehearsal import world
-from fixtures.rehearsal.faults.expected import EXPECTED
-from fixtures.rehearsal.parts import ONLY_EMBEDDED, choose, find_gitea
+from fixtures.rehearsal.faults.effects import Needs
+from fixtures.rehearsal.faults.table import FAULTS, needing
+from fixtures.rehearsal.parts import choose, find_gitea
 from fixtures.rehearsal.settings import WorldSettings
 from tests_meta.muster_runs import WorldPool, muster
 from tests_meta.parallel_worlds import FaultRun, ParallelWorld, in_parallel_worlds
@@ -88,7 +89,7 @@ def test_a_gitea_is_known_by_its_version(tmp_path: Path) -> None:
     assert find_gitea(str(a_gitea(tmp_path, "Gitea version v1.22.6"))).version == "1.22.6"
 
 
-@pytest.mark.parametrize("fault", sorted(ONLY_EMBEDDED["forge"]))
+@pytest.mark.parametrize("fault", sorted(needing(Needs.EMBEDDED_FORGE)))
 def test_a_fault_of_the_embedded_forge_is_refused_with_a_real_one(tmp_path: Path, fault: str) -> None:
     """A fault that only the embedded forge can show is refused, before any binary is looked for."""
     with pytest.raises(BadSetting, match=f"--fault {fault}"):
@@ -102,7 +103,7 @@ def test_a_refused_fault_is_one_sentence() -> None:
     assert "--part forge=gitea" in said
 
 
-@pytest.mark.parametrize("fault", sorted(ONLY_EMBEDDED["ci"]))
+@pytest.mark.parametrize("fault", sorted(needing(Needs.EMBEDDED_DRONE)))
 def test_a_fault_of_the_embedded_drone_is_refused_with_a_real_one(tmp_path: Path, fault: str) -> None:
     """A fault that only the embedded Drone can show is refused, before any binary is looked for."""
     with pytest.raises(BadSetting, match=f"--fault {fault}"):
@@ -124,7 +125,7 @@ def test_without_a_drone_the_run_is_refused(tmp_path: Path) -> None:
 
 def test_faults_of_host_bridge_and_repositories_stay(tmp_path: Path) -> None:
     """What the embedded forge does not do itself can be asked for beside a real one."""
-    others = [name for name in EXPECTED if name not in ONLY_EMBEDDED["forge"]]
+    others = [name for name in FAULTS if name not in needing(Needs.EMBEDDED_FORGE)]
     chosen = choose(["forge=gitea"], gitea=str(a_gitea(tmp_path)), faults=others)
     assert chosen.forge == "gitea"
     assert len(others) > 20
@@ -229,8 +230,8 @@ def test_a_fault_ends_the_same_on_real_parts(
     sweep: Mapping[tuple[str, str], Future[FaultRun]], kind: str, name: str
 ) -> None:
     """Exit code, verdict, cause in words, and the state of the world: what the table of faults says."""
-    entry, seen = EXPECTED[name], sweep[kind, name].result()
+    entry, seen = FAULTS[name], sweep[kind, name].result()
     seen.ran.demand(entry.exit)
     assert seen.ran.summary["verdict"] == entry.verdict
     assert entry.says.lower() in seen.ran.output.lower()
-    assert differences(entry, seen) == []
+    assert differences(entry.state, seen, recipe=entry.recipe) == []
