@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import pytest
 
-from fixtures.deploy.fixture import wanted_identity
+from fixtures.clients.git import MAIN
+from fixtures.deploy.steps import wanted_identity
 from fixtures.errors import MusterError
-from fixtures.mirrors.fixture import MAIN
 from fixtures.preflight.fixture import Preflight, clock_differences
 from fixtures.run.context import Context
 from fixtures.run.expectation import Expectation

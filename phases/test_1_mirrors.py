@@ -10,7 +10,8 @@ from __future__ import annotations
 import pytest
 
 from fixtures.clients.forge_values import Repository
-from fixtures.mirrors.fixture import MAIN, Mirrors, missing_tags
+from fixtures.clients.git import MAIN, Refs
+from fixtures.mirrors.fixture import Mirrors
 from fixtures.run.context import Context
 from fixtures.run.expectation import Expectation
 from fixtures.run.gates import Gate
@@ -85,7 +86,7 @@ def test_it_has_upstreams_tags(recipe: str, surveys: Surveys, mirrors: Mirrors, 
     expect.applied(mirrors[recipe].planned, "its tags")
     expect.read(f"mirror {recipe}")
     upstream, late = mirrors.survey.upstreams.get(recipe), surveys.lags.get(recipe)
-    missing = missing_tags(mirrors.survey.mirrors.get(recipe), upstream)
+    missing = (mirrors.survey.mirrors.get(recipe) or Refs("")).missing_tags(upstream or Refs(""))
     if late and late.tolerated:
         expect.true("its tags", True, expected="upstream's, within the site's grace", seen=late.words)
         return

@@ -11,7 +11,8 @@ import pytest
 from fixtures.clients.upstream import commits_since
 from fixtures.errors import Unreachable
 from fixtures.mirrors import fixture as mirrors
-from fixtures.mirrors import lag as behind
+from fixtures.mirrors import lag
+from fixtures.mirrors.step import plan_step
 from fixtures.rehearsal import histories
 from fixtures.rehearsal.forge_embedded.store import Store
 from fixtures.rehearsal.histories import Commit
@@ -71,11 +72,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def look(world: World, reports: Path, grace_h: int = 24) -> tuple[Run, dict[str, Outcome]]:
     """A health check's look at the mirrors, up to what phase 1 says of each."""
     run, _ = Nights(world.settings, reports).look(ROSTER, keep_open=True, mirror_grace_h=grace_h)
-    mirrors.look_behind(run.context, run.surveys)
+    mirrors.measure_lags(run.context, run.surveys)
     outcomes = {
-        r.name: mirrors.settled(run, mirrors.step_for(r, run.surveys.now)) for r in run.context.roster.recipes
+        r.name: mirrors.sync_mirror(run, plan_step(r, run.surveys.now)) for r in run.context.roster.recipes
     }
-    behind.note_releases(run.context, run.record, run.surveys)
+    lag.report_releases(run.context, run.record, run.surveys)
     close_run(run)
     return run, outcomes
 
@@ -144,8 +145,8 @@ def test_releases_that_the_mirror_does_not_know_are_reported(world: World, tmp_p
     told = {f.id: f.what for f in run.record.findings if f.id.startswith("upstream-release-")}
     assert set(told) == {"upstream-release-late", "upstream-release-apart", "upstream-release-tagged"}
     assert "10.0.0+10" in told["upstream-release-tagged"]
-    assert behind.newest_release(["9.0.0+1", "10.0.0+1", "latest"]) == "10.0.0+1"
-    assert behind.newest_release(["latest", "main"]) is None
+    assert lag.latest_release(["9.0.0+1", "10.0.0+1", "latest"]) == "10.0.0+1"
+    assert lag.latest_release(["latest", "main"]) is None
 
 
 def test_it_costs_one_request_for_each_mirror_that_is_not_level_and_none_for_the_others(
@@ -160,7 +161,7 @@ def test_it_costs_one_request_for_each_mirror_that_is_not_level_and_none_for_the
 def test_upstream_that_does_not_tell_its_history_leaves_nobody_to_vouch_for_the_grace(
     world: World, tmp_path: Path
 ) -> None:
-    """Then it is drift, and the words say that nobody knows since when."""
+    """Then it is drift, and the words say that since when is not known."""
     rules = world.settings.root / "forge-faults.json"
     rules.write_text('[{"listener": "upstream", "path": "^/api/", "action": "status:404"}]')
     try:
@@ -168,7 +169,7 @@ def test_upstream_that_does_not_tell_its_history_leaves_nobody_to_vouch_for_the_
     finally:
         rules.unlink()
     assert outcomes["fresh"].state == "failed"
-    assert "nobody knows since when" in str(outcomes["fresh"].error)
+    assert "since when is not known" in str(outcomes["fresh"].error)
 
 
 def test_a_history_that_is_not_a_list_of_commits_is_no_answer(world: World, tmp_path: Path) -> None:

@@ -16,9 +16,11 @@ from fixtures.clients.git import Refs
 from fixtures.config.roster import load_roster
 from fixtures.config.site import load_site
 from fixtures.errors import Conflict, Unknown
+from fixtures.journal.kinds import ChangeKind
 from fixtures.journal.reader import Change
-from fixtures.mirrors import fixture as mirrors
-from fixtures.mirrors.fixture import MirrorWork, moved_tags, step_for
+from fixtures.mirrors.step import plan_step
+from fixtures.mirrors.sync import MirrorSync
+from fixtures.mirrors.undo import delete_mirror
 from fixtures.run.run import Run
 from tests_meta.in_process_run import close_run, open_run
 from tests_meta.muster_runs import NIGHT, WorldPool
@@ -65,11 +67,11 @@ def created(run: Run, person: Person) -> list[Change]:
 def make(run: Run) -> None:
     recipe = next(recipe for recipe in run.context.roster.recipes if recipe.name == MISSING)
     assert run.context.writer is not None
-    MirrorWork(run, run.context.writer, step_for(recipe, run.surveys.now)).do()
+    MirrorSync(run, run.context.writer, plan_step(recipe, run.surveys.now)).apply()
 
 
 def creation(changes: list[Change]) -> Change:
-    return next(change for change in changes if change.kind == mirrors.CREATE)
+    return next(change for change in changes if change.kind == ChangeKind.CREATE_MIRROR)
 
 
 def test_a_mirror_that_nobody_touched_goes_again(run: Run, created: list[Change], world_pool: WorldPool) -> None:
@@ -77,9 +79,9 @@ def test_a_mirror_that_nobody_touched_goes_again(run: Run, created: list[Change]
     world_view = WorldView(world_pool.settings)
     assert world_view.refs(MISSING) == world_view.refs(MISSING, upstream=True)
     assert run.context.writer is not None
-    assert mirrors.undo(run.context.writer, run, creation(created)) == "undone"
+    assert delete_mirror(run.context.writer, run, creation(created)) == "undone"
     assert world_view.refs(MISSING) == {}
-    assert mirrors.undo(run.context.writer, run, creation(created)) == "not-needed"
+    assert delete_mirror(run.context.writer, run, creation(created)) == "not-needed"
 
 
 def test_a_creation_whose_answer_was_lost_is_looked_up(run: Run, person: Person, world_pool: WorldPool) -> None:
@@ -93,7 +95,9 @@ def test_a_creation_whose_answer_was_lost_is_looked_up(run: Run, person: Person,
     with world_pool.breaking(creation_of_one | {"action": "reset-after"}):
         make(run)
     assert world_view.refs(MISSING) == world_view.refs(MISSING, upstream=True) != {}
-    newest = next(change for change in reversed(run.record.journal.changes()) if change.kind == mirrors.CREATE)
+    newest = next(
+        change for change in reversed(run.record.journal.changes()) if change.kind == ChangeKind.CREATE_MIRROR
+    )
     assert newest.result == "done"
 
 
@@ -134,7 +138,7 @@ def test_a_mirror_that_somebody_used_stays(
     before = world_view.refs(MISSING)
     assert run.context.writer is not None
     with pytest.raises(Conflict, match="left alone"):
-        mirrors.undo(run.context.writer, run, creation(created))
+        delete_mirror(run.context.writer, run, creation(created))
     assert world_view.refs(MISSING) == before != {}
 
 
@@ -147,7 +151,7 @@ def test_a_repository_of_somebody_elses_making_is_not_ours_to_delete(
     run.context.writer.forge.create_repository(
         run.context.site.forge.org, MISSING, private=True, description="Mine"
     )
-    assert mirrors.undo(run.context.writer, run, creation(created)) == "not-needed"
+    assert delete_mirror(run.context.writer, run, creation(created)) == "not-needed"
     assert person("GET").status_code == 200
 
 
@@ -155,5 +159,5 @@ def test_a_tag_that_moved_upstream_is_told_and_not_moved(run: Run) -> None:
     """Same name, other commit: a finding names it; a tag that only one side has is none."""
     ours = Refs("main", tags={"1.0": "a" * 40, "2.0": "b" * 40, "only-ours": "c" * 40})
     theirs = Refs("main", tags={"1.0": "a" * 40, "2.0": "d" * 40, "only-theirs": "e" * 40})
-    assert moved_tags(ours, theirs) == ("2.0",)
-    assert moved_tags(None, theirs) == moved_tags(ours, None) == ()
+    assert ours.moved_tags(theirs) == ("2.0",)
+    assert Refs("").moved_tags(theirs) == ours.moved_tags(Refs("")) == ()

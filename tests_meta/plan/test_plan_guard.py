@@ -11,7 +11,7 @@ import pytest
 from fixtures.clients.git import Refs
 from fixtures.journal.writer import Intended, Journal
 from fixtures.plan.apply_guard import NotInThePlan, guard
-from fixtures.plan.dry_run import tags_in_words
+from fixtures.plan.facts import describe_tags
 from fixtures.plan.file import Plan
 
 ORG = "recipe-maintainers"
@@ -33,7 +33,7 @@ def plan() -> Plan:
     ]
     seen = {
         "upstream ghost: main": "a" * 40,
-        "upstream ghost: tags": tags_in_words(UPSTREAM),
+        "upstream ghost: tags": describe_tags(UPSTREAM),
         "host: running system": "/nix/store/old",
     }
     poll_file = {"path": "nix/modules/bridge.nix", "before": "1", "after": "2", "entries": [CCCI, GHOST]}
@@ -41,45 +41,57 @@ def plan() -> Plan:
 
 
 def run(*, upstream: Refs = UPSTREAM, running: str = "/nix/store/old") -> Any:
-    """As much of a run as the guard looks at."""
+    """As much of a run as the guard reads."""
     host = SimpleNamespace(system=SimpleNamespace(running=running))
     now = SimpleNamespace(upstreams={"ghost": upstream}, demand_host=lambda: host)
     world = SimpleNamespace(mirror=lambda name: f"{ORG}/{name}", ccci=CCCI)
     findings: list[Any] = []
-    return SimpleNamespace(now=now, baseline=now, world=world, findings=findings, find=findings.append)
+    return SimpleNamespace(
+        context=SimpleNamespace(world=world),
+        surveys=SimpleNamespace(now=now, baseline=now),
+        record=SimpleNamespace(findings=findings, find=findings.append),
+    )
 
 
-def change(kind: str, target: str, *, after: Any = None, **undo: Any) -> Intended:
-    return Intended(kind, target, None, after, undo)
+def change(
+    kind: str, target: str, *, of: tuple[str, str | None] = ("", None), after: Any = None, **undo: Any
+) -> Intended:
+    """A change to `target`; `of` is the repository and the recipe that it concerns."""
+    return Intended(kind, target, None, after, undo, *of)
 
 
-ENROLL = change("enroll", POLL, after=[CCCI, GHOST], left="2")
+OF_GHOST, OF_MUMBLE = (GHOST, "ghost"), (f"{ORG}/mumble", "mumble")
+OF_SUITE, OF_HEDGEDOC = (CCCI, "hedgedoc"), (f"{ORG}/hedgedoc", "hedgedoc")
+ENROLL = change("enroll", POLL, of=(CCCI, None), after=[CCCI, GHOST], left="2")
 HELD = [
-    change("sync-main", GHOST),
-    change("sync-tags", GHOST),
-    change("propose-suite", f"{CCCI}: tests/hedgedoc/", recipe="hedgedoc"),
-    change("describe-suite", f"the text of {CCCI}#1", pull=1),
-    change("testme-comment", f"{CCCI}#1"),
-    change("testme-comment", f"{ORG}/hedgedoc#4"),
+    change("sync-main", GHOST, of=OF_GHOST),
+    change("sync-tags", GHOST, of=OF_GHOST),
+    change("propose-suite", f"{CCCI}: tests/hedgedoc/", of=OF_SUITE),
+    change("describe-suite", f"the text of {CCCI}#1", of=OF_SUITE, pull=1),
+    change("testme-comment", f"{CCCI}#1", of=OF_SUITE),
+    change("testme-comment", f"{ORG}/hedgedoc#4", of=OF_HEDGEDOC),
     ENROLL,
     change("switch", "host"),
-    change("scratch-pull", GHOST),
-    change("testme-comment", f"{GHOST}#2"),
+    change("scratch-pull", GHOST, of=OF_GHOST),
+    change("testme-comment", f"{GHOST}#2", of=OF_GHOST),
 ]
 NOT_HELD = [
-    (change("create-mirror", GHOST), {}, "no step"),
-    (change("sync-main", f"{ORG}/mumble"), {}, "no step"),
-    (change("sync-main", GHOST), {"upstream": Refs("main", {"main": "d" * 40})}, "upstream's main"),
-    (change("sync-main", GHOST), {"upstream": Refs("main", {"main": "a" * 40})}, "upstream's tags"),
-    (change("propose-suite", f"{CCCI}: tests/n8n/", recipe="n8n"), {}, "no step"),
-    (change("withdraw-suite", f"{CCCI}#1"), {}, "no step"),
+    (change("create-mirror", GHOST, of=OF_GHOST), {}, "no step"),
+    (change("sync-main", f"{ORG}/mumble", of=OF_MUMBLE), {}, "no step"),
+    (change("sync-main", GHOST, of=OF_GHOST), {"upstream": Refs("main", {"main": "d" * 40})}, "upstream's main"),
+    (change("sync-main", GHOST, of=OF_GHOST), {"upstream": Refs("main", {"main": "a" * 40})}, "upstream's tags"),
+    (change("propose-suite", f"{CCCI}: tests/n8n/", of=(CCCI, "n8n")), {}, "no step"),
+    (change("propose-suite", f"{CCCI}: tests/hedgedoc/", of=OF_HEDGEDOC), {}, "no step"),
+    (change("sync-main", GHOST, of=(CCCI, "ghost")), {}, "no step"),
+    (change("sync-main", GHOST), {}, "no step"),
+    (change("withdraw-suite", f"{CCCI}#1", of=OF_SUITE), {}, "no step"),
     (change("enroll", POLL, after=[CCCI, GHOST], left="3"), {}, "poll file"),
     (change("enroll", POLL, after=[CCCI], left="2"), {}, "poll file"),
     (change("sync-checkout", "host:/root/cc-ci"), {}, "no step"),
     (change("switch", "another"), {}, "no step"),
     (change("switch", "host"), {"running": "/nix/store/new"}, "/nix/store/new"),
-    (change("testme-comment", f"{ORG}/mumble#1"), {}, "no step"),
-    (change("a-kind-of-tomorrow", GHOST), {}, "no step"),
+    (change("testme-comment", f"{ORG}/mumble#1", of=OF_MUMBLE), {}, "no step"),
+    (change("a-kind-of-tomorrow", GHOST, of=OF_GHOST), {}, "no step"),
 ]
 
 
@@ -95,7 +107,7 @@ def test_what_it_does_not_hold_is_refused(wanted: Intended, world: dict[str, Any
     seen = run(**world)
     with pytest.raises(NotInThePlan, match=why):
         guard(seen, plan())(wanted)
-    assert [finding.severity for finding in seen.findings] == ["action"]
+    assert [finding.severity for finding in seen.record.findings] == ["action"]
 
 
 def test_a_refused_change_leaves_no_intent(tmp_path: Path) -> None:
@@ -104,7 +116,9 @@ def test_a_refused_change_leaves_no_intent(tmp_path: Path) -> None:
     journal.guards.append(guard(run(), plan()))
 
     def write(kind: str) -> None:
-        with journal.change(kind, GHOST, before=None, after=None, undo={}, by_hand="nothing"):
+        with journal.change(
+            kind, GHOST, repository=GHOST, recipe="ghost", before=None, after=None, undo={}, by_hand="nothing"
+        ):
             entered.append(kind)
 
     write("sync-main")

@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from fixtures.journal.kinds import ChangeKind
 from fixtures.journal.lines import FILE_NAME
 from fixtures.journal.reader import changes_of, read
-from fixtures.mirrors.fixture import CREATE
 from tests_meta.muster_runs import Ran
 from tests_meta.parallel_worlds import ParallelWorld, WorldState, converged_but, live_differs
 from tests_meta.rollback.snapshots import Snapshot, SnapshotSeries, content_of, restore_snapshot
@@ -126,7 +126,10 @@ def untrue(seen: Crash, boundary: str) -> list[str]:
         return wrong
     number, moment = int(line[1]), line[2]
     change = changes[record.lines[number]["change"]]
-    created = any(c.kind == CREATE and c.target == change.target and c.id < change.id for c in changes.values())
+    created = any(
+        c.kind == ChangeKind.CREATE_MIRROR and c.target == change.target and c.id < change.id
+        for c in changes.values()
+    )
     told = "not-needed" if moment == "intent" else "undone"
     if not created and change.undone != told:
         wrong.append(f"right after its {moment}, {change.kind} is told as {change.undone}")

@@ -15,6 +15,7 @@ from concurrent.futures import Future
 
 import pytest
 
+from fixtures.changes import REGISTRY
 from tests_meta.parallel_worlds import MIRRORED, SEEDED, ParallelWorld, in_parallel_worlds
 from tests_meta.rollback.crash_checks import AFTERWARDS, BACK, KILLED, ONWARD, ROSTER, Crash, judged, not_back
 from tests_meta.world_view import POLL_FILE
@@ -71,9 +72,7 @@ def crashes(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Future[Cra
 
 def test_the_kinds_are_those_of_the_table_of_undos() -> None:
     """Nothing new escapes these tests."""
-    from fixtures.changes import KINDS as UNDOS
-
-    assert sorted(KINDS) == sorted(UNDOS)
+    assert sorted(KINDS) == sorted(REGISTRY)
     assert set(GONE_ON) | set(TAKEN_BACK) <= set(KINDS)
 
 

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from fixtures import changes as undo
 from fixtures.ccci.suites import Suite, git_blob, named_tests, payload_suites, suites_in, with_names
+from fixtures.changes import REGISTRY
 from fixtures.clients.forge import ForgeWriter, MergeCheckPending
 from fixtures.clients.forge_values import TreeEntry
 from fixtures.config.options import Mode
 from fixtures.errors import Drift
-from fixtures.run.recipe_status import covered
+from fixtures.run import recipe_status
+from fixtures.run.recipe_status import covered, ran_own_tests
 from fixtures.run.record import TestmeVerdict
 from fixtures.run.run import Run
 from fixtures.suites import coverage
@@ -42,7 +43,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SuiteWorld]:
 
 def gone_through(run: Run) -> dict[str, str]:
     """Phase 2 of a run: what came of each recipe, in one word."""
-    return {name: proposal.outcome.state for name, proposal in suites.settle(run).proposals.items()}
+    return {name: proposal.outcome.state for name, proposal in suites.propose_suites(run).proposals.items()}
 
 
 def left_open(world: SuiteWorld, recipe: str) -> Run:
@@ -95,7 +96,7 @@ def test_a_branch_that_outlived_its_merge_is_taken_back(world: SuiteWorld) -> No
     assert run.context.writer
     run.context.writer.forge.create_branch(run.context.world.ccci, str(proposed.undo["branch"]), at=pull.head)
     for expected in ("undone", "not-needed"):
-        assert undo.KINDS[proposed.kind].undo(run.context.writer, run, proposed) == expected
+        assert REGISTRY[proposed.kind].undo(run.context.writer, run, proposed) == expected
     assert not world.has_branch(run, "glade")
 
 
@@ -134,7 +135,7 @@ def test_an_unproven_proposal_is_found_again_then_replaced_then_taken_back(world
     for expected in ("undone", "not-needed"):
         for change in reversed(mended.record.journal.changes()):
             if change.kind != "testme-comment":
-                result = undo.KINDS[change.kind].undo(mended.context.writer, mended, change)
+                result = REGISTRY[change.kind].undo(mended.context.writer, mended, change)
                 # What was merged is reverted, not unproposed.
                 assert result == ("not-needed" if change.kind == "propose-suite" else expected)
     assert world.files(mended, "beacon") == set()
@@ -192,7 +193,7 @@ def test_it_is_proven_on_the_recipe_where_cc_ci_cannot_test_its_own(world: Suite
     """`suite_proof = "recipe-pull-request"`: hedgedoc's suite is merged, then proven on hedgedoc's own #1."""
     (tmp_path / "hedgedoc").symlink_to(PAYLOAD / "hedgedoc")
     run = world.run(tmp_path, proof=ON_RECIPE)
-    proposal = suites.settle(run).proposals["hedgedoc"]
+    proposal = suites.propose_suites(run).proposals["hedgedoc"]
     assert proposal.outcome.state == "changed", proposal.outcome.message
     assert kinds(run) == ["propose-suite", "merge-suite", "testme-comment", "describe-suite"]
     assert run.record.journal.changes()[2].target.endswith("/hedgedoc#1")
@@ -281,7 +282,7 @@ def test_a_green_that_ran_none_of_a_recipes_tests_does_not_cover_it() -> None:
     own = (*rows, ("custom::functional/test_api.py::test_posts", "passed"))
 
     def judged(verdict: TestmeVerdict | None) -> bool | None:
-        return coverage.ran_own_tests(verdict, ccci_with(ghost), "ghost")[0]
+        return ran_own_tests(verdict, ccci_with(ghost), "ghost")[0]
 
     assert judged(green) is False
     assert judged(dataclasses.replace(green, tests=own)) is True
@@ -297,7 +298,7 @@ def test_what_this_run_saw_of_a_build_is_part_of_the_roll_and_a_finding(world: S
     run = world.run({}, recipes=["mumble"])
     assert run.surveys.now.ccci
     assert covered(run.record, run.surveys, "mumble").ok is True
-    assert covered(run.record, run.surveys, "mumble").evidence["last build"] == coverage.NOT_ASKED
+    assert covered(run.record, run.surveys, "mumble").evidence["last build"] == recipe_status.NOT_ASKED
     rows = (("install::_generic/test_generic_install.py::test_serves", "passed"),)
     head = run.surveys.now.ccci.head
     run.record.decide(
