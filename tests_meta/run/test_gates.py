@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixtures.run.expectation import PLANNED, UNKNOWN, WAITS
+from fixtures.journal.kinds import Reason
 from fixtures.run.gates import Gate, Gates, PhaseResult, arrange, earlier_phases, phase_of, recipe_of
 from tests_meta.muster_runs import ROOT
 
@@ -22,7 +22,7 @@ def phase(*notes: tuple[str | None, str]) -> PhaseResult:
     """A phase whose tests, each about a recipe (or None: the whole system), came out like this."""
     result = PhaseResult()
     for number, (recipe, outcome) in enumerate(notes):
-        result.note(f"test {number}", recipe, outcome, "")
+        result.note(f"test {number}", recipe, outcome, None)
     return result
 
 
@@ -58,12 +58,12 @@ def test_a_phase_in_which_nothing_ran_closes_the_gate(outcomes: list[str]) -> No
     assert phase(*[(None, outcome) for outcome in outcomes]).why_closed() == "none of its tests ran"
 
 
-@pytest.mark.parametrize("reason", [PLANNED + "push main", UNKNOWN + "its head"])
-def test_what_a_plan_foresees_is_neither_passed_nor_forgotten(reason: str) -> None:
+@pytest.mark.parametrize("reason", [Reason.PLANNED, Reason.UNKNOWN])
+def test_what_a_plan_foresees_is_neither_passed_nor_forgotten(reason: Reason) -> None:
     """A phase of `--plan` in which everything is still to be done is no empty phase."""
     result = PhaseResult()
     result.note("it exists: mumble", "mumble", "skipped", reason)
-    assert (result.foreseen, result.skipped, result.executed) == (1, 0, 0)
+    assert (result.planned, result.skipped, result.executed) == (1, 0, 0)
     assert result.why_closed() == ""
 
 
@@ -87,23 +87,23 @@ def test_later_phases_say_which_failure_they_wait_for() -> None:
     """Phase 3 waits for the gate of phase 1, in words."""
     gates = Gates()
     for number in range(3):
-        gates.result(number).note("the forge answers", None, "failed" if number == 1 else "passed", "")
+        gates.result(number).note("the forge answers", None, "failed" if number == 1 else "passed", None)
         if number != 1:
             Gate(gates).demand(number)
         else:
             with pytest.raises(pytest.fail.Exception, match="phase 1 does not hold: 1 failed, 0 passed"):
                 Gate(gates).demand(number)
     assert gates.waits_for(1) == ""
-    assert gates.waits_for(2) == gates.waits_for(3) == f"{WAITS}phase 1: the forge answers"
+    assert gates.waits_for(2) == gates.waits_for(3) == "phase 1: the forge answers"
 
 
 def test_a_phase_whose_gate_was_never_asked_is_waited_for() -> None:
     """An earlier phase that was not run, or was broken off, opens nothing."""
     gates = Gates()
     assert gates.waits_for(0) == ""
-    assert gates.waits_for(1) == f"{WAITS}phase 0: none of its tests ran"
-    gates.result(0).note("the forge answers", None, "passed", "")
-    assert gates.waits_for(1) == f"{WAITS}phase 0: its gate did not run"
+    assert gates.waits_for(1) == "phase 0: none of its tests ran"
+    gates.result(0).note("the forge answers", None, "passed", None)
+    assert gates.waits_for(1) == "phase 0: its gate did not run"
 
 
 # -- a selection is completed and put in order ----------------------------------------------------------------
