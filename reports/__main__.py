@@ -1,11 +1,11 @@
-"""``python -m reports``: the record of a run, again or at last; the history; and what a timer asks.
+"""``python -m reports``: make a run's record, rebuild the history, check freshness, delete old runs.
 
 ==========================================  ==================================================================
 ``python -m reports RUN``                   make report.html and summary.json of a run from its journal, also
-                                            after SIGKILL; RUN is a folder, a run's name, or ``latest``
-``python -m reports history``               make reports/index.html again
+                                            after SIGKILL; RUN is a folder, the name of a run, or ``latest``
+``python -m reports history``               rebuild reports/index.html
 ``python -m reports freshness --max 26h``   exit 0 when a finished run of a real site is younger, 1 when not
-``python -m reports prune --days 90``       let old, uneventful runs go; ``--pretend`` only says which
+``python -m reports prune --days 90``       delete old runs without news; ``--pretend`` only lists them
 ==========================================  ==================================================================
 
 Exit 0: done, or fresh. 1: not fresh, or something could not be written. 2: wrong usage. 4: no such run.
@@ -21,8 +21,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from fixtures.journal.lines import FILE_NAME as JOURNAL
-from reports import history, machine, render
-from reports.words import span
+from fixtures.journal.past_runs import Retention, latest_finished, prune
+from fixtures.journal.status_line import status_line
+from fixtures.journal.words import plural, span
+from reports import render
+from reports.index_page import write_index
 
 HOME = Path(__file__).parent
 _UNITS = {"m": 60, "h": 3600, "d": 86400}
@@ -55,10 +58,10 @@ def _parser() -> argparse.ArgumentParser:
     fresh.add_argument("--site", default="", help="of this site (default: any that is not the rehearsal)")
     prune = commands.add_parser("prune", help="delete old runs in which nothing changed and nothing was found")
     prune.add_argument("--days", type=int, default=90, help="keep every run of the last N days (default 90)")
-    prune.add_argument("--last", type=int, default=30, help="keep the newest N runs of each site (default 30)")
+    prune.add_argument("--last", type=int, default=30, help="keep the latest N runs of each site (default 30)")
     prune.add_argument("--eventful-too", action="store_true", help="also runs with changes or findings")
     prune.add_argument("--rehearsals", action="store_true", help="also rehearsals with changes or findings")
-    prune.add_argument("--pretend", action="store_true", help="only say which")
+    prune.add_argument("--pretend", action="store_true", help="only list them")
     return parser
 
 
@@ -76,7 +79,7 @@ def _render(chosen: argparse.Namespace) -> int:
     for problem in written.problems:
         print(problem, file=sys.stderr)
     if written.record:
-        print(machine.status_line(written.record))
+        print(status_line(written.record))
     return 1 if written.problems else 0
 
 
@@ -86,32 +89,34 @@ def _folder(named: str, root: Path) -> Path | None:
 
 
 def _history(chosen: argparse.Namespace) -> int:
-    print(history.write_index(chosen.root))
+    print(write_index(chosen.root))
     return 0
 
 
 def _freshness(chosen: argparse.Namespace) -> int:
     of = chosen.site or "a real site"
-    night = history.freshest(chosen.root, site=chosen.site)
-    if night is None or night.finished is None:
+    run = latest_finished(chosen.root, site=chosen.site)
+    if run is None or run.finished is None:
         print(f"muster: STALE no run of {of} has ever finished")
         return 1
-    age = datetime.now(UTC) - night.finished
-    which = f"{night.run}, {night.verdict}, exit {night.exit}"
-    told = f"the newest finished run of {of} is {span(age.total_seconds())} old ({which})"
+    age = datetime.now(UTC) - run.finished
+    which = f"{run.run}, {run.verdict}, exit {run.exit}"
+    said = f"the latest finished run of {of} is {span(age.total_seconds())} old ({which})"
     if age > chosen.max:
-        print(f"muster: STALE {told}; at most {span(chosen.max.total_seconds())} are allowed")
+        print(f"muster: STALE {said}; at most {span(chosen.max.total_seconds())} are allowed")
         return 1
-    print(f"muster: FRESH {told}")
+    print(f"muster: FRESH {said}")
     return 0
 
 
 def _prune(chosen: argparse.Namespace) -> int:
-    rule = history.Rule(chosen.days, chosen.last, chosen.eventful_too, chosen.rehearsals)
-    gone = history.prune(chosen.root, rule, datetime.now(UTC), pretend=chosen.pretend)
-    for night in gone:
-        print(f"{'would go' if chosen.pretend else 'gone'}: {night.run} ({night.verdict})")
-    print(f"{len(gone)} of the runs {'would go' if chosen.pretend else 'went'}")
+    rule = Retention(chosen.days, chosen.last, chosen.eventful_too, chosen.rehearsals)
+    expired = prune(chosen.root, rule, datetime.now(UTC), pretend=chosen.pretend)
+    for run in expired:
+        print(f"{'would delete' if chosen.pretend else 'deleted'}: {run.run} ({run.verdict})")
+    if expired and not chosen.pretend:
+        write_index(chosen.root)
+    print(f"{plural(len(expired), 'run')} {'would be deleted' if chosen.pretend else 'deleted'}")
     return 0
 
 

@@ -1,25 +1,34 @@
-"""The history page: a line per night, and a strip per recipe of green and red over time."""
+"""The history page: a line for each run, and a strip for each recipe with green and red over time."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from reports.history import Night, green_since
+from fixtures.journal import files
+from fixtures.journal.past_runs import PastRun, green_since, list_runs
+from fixtures.journal.words import clock, day, plural, span
 from reports.html_safety import Html, h
 from reports.page import document, script
-from reports.words import clock, day, plural, span, verdict_word
+from reports.words import verdict_word
 
-# A strip longer than this is wider than a page; older nights stay in the table.
+# A strip longer than this is wider than a page; older runs are in the table only.
 STRIP = 60
 
 
-def index(every: Sequence[Night], root: Path) -> str:
-    """The page over all runs, newest first."""
-    sites = list(dict.fromkeys(night.site for night in every))
+def write_index(root: Path) -> Path:
+    """Write ``index.html`` over all runs under `root`."""
+    path = root / "index.html"
+    files.write(path, index(list_runs(root), root))
+    return path
+
+
+def index(every: Sequence[PastRun], root: Path) -> str:
+    """The page over all runs, latest first."""
+    sites = list(dict.fromkeys(run.site for run in every))
     real = [site for site in sites if not all(n.rehearsal for n in every if n.site == site)]
     ordered = [*real, *(site for site in sites if site not in real)]
-    newest = every[0] if every else None
+    latest = every[0] if every else None
     body = [
         h("a", "Skip to the runs", href="#runs", cls="skip"),
         h(
@@ -28,7 +37,7 @@ def index(every: Sequence[Night], root: Path) -> str:
                 "div",
                 h("p", h("b", "muster"), " history", cls="brand"),
                 h("h1", plural(len(every), "run") if every else "No run yet"),
-                h("p", _newest(newest), cls="lede") if newest else None,
+                h("p", _latest(latest), cls="lede") if latest else None,
                 cls="wrap",
             ),
             cls="top history",
@@ -40,18 +49,18 @@ def index(every: Sequence[Night], root: Path) -> str:
             cls="wrap",
         ),
     ]
-    tone = verdict_word(newest.verdict).tone if newest else "plan"
+    tone = verdict_word(latest.verdict).tone if latest else "plan"
     return document("muster history", tone, body, [("page", script())])
 
 
-def _newest(night: Night) -> str:
-    what = "REHEARSAL" if night.rehearsal else night.site
-    said = verdict_word(night.verdict).headline
-    return f"The newest is of {day(night.started)} {clock(night.started)} UTC, {what}: {said}."
+def _latest(run: PastRun) -> str:
+    what = "REHEARSAL" if run.rehearsal else run.site
+    said = verdict_word(run.verdict).headline
+    return f"The latest is of {day(run.started)} {clock(run.started)} UTC, {what}: {said}."
 
 
-def _site(site: str, its: list[Night], root: Path) -> Html:
-    rehearsal = all(night.rehearsal for night in its)
+def _site(site: str, its: list[PastRun], root: Path) -> Html:
+    rehearsal = all(run.rehearsal for run in its)
     return h(
         "section",
         h("h2", site, h("span", "REHEARSAL", cls="tag-rehearsal") if rehearsal else None),
@@ -60,10 +69,10 @@ def _site(site: str, its: list[Night], root: Path) -> Html:
     )
 
 
-def _strips(its: list[Night]) -> Html | None:
-    """One row a recipe, one cell a night, oldest left; the words beside it say the same."""
+def _strips(its: list[PastRun]) -> Html | None:
+    """One row a recipe, one cell a run, oldest left; the words beside it say the same."""
     shown = list(reversed(its[:STRIP]))
-    recipes = sorted({recipe for night in shown for recipe, green in night.green.items() if green is not None})
+    recipes = sorted({recipe for run in shown for recipe, green in run.green.items() if green is not None})
     if not recipes:
         return None
     rows = [_strip(recipe, its, shown) for recipe in recipes]
@@ -81,12 +90,12 @@ def _strips(its: list[Night]) -> Html | None:
     )
 
 
-def _strip(recipe: str, its: list[Night], shown: list[Night]) -> Html:
-    verdicts = [night.green.get(recipe) for night in shown]
-    newest = next((night.green[recipe] for night in its if night.green.get(recipe) is not None), None)
+def _strip(recipe: str, its: list[PastRun], shown: list[PastRun]) -> Html:
+    verdicts = [run.green.get(recipe) for run in shown]
+    latest = next((run.green[recipe] for run in its if run.green.get(recipe) is not None), None)
     since = green_since(its, recipe)
-    word, tone = {True: ("green", "y"), False: ("red", "n"), None: ("no verdict", "u")}[newest]
-    if newest is False and recipe in its[0].known_red:
+    word, tone = {True: ("green", "y"), False: ("red", "n"), None: ("no verdict", "u")}[latest]
+    if latest is False and recipe in its[0].known_red:
         word, tone = "red, known", "k"
     greens, reds = verdicts.count(True), verdicts.count(False)
     cells = [
@@ -123,7 +132,7 @@ def _strip(recipe: str, its: list[Night], shown: list[Night]) -> Html:
     )
 
 
-def _table(its: list[Night], root: Path) -> Html:
+def _table(its: list[PastRun], root: Path) -> Html:
     heads = [
         h("th", name, scope="col")
         for name in ("Started (UTC)", "Verdict", "Mode", "Took", "Roll", "Changed", "Found")
@@ -131,26 +140,26 @@ def _table(its: list[Night], root: Path) -> Html:
     return h(
         "table",
         h("thead", h("tr", heads)),
-        h("tbody", [_row(night, root) for night in its]),
+        h("tbody", [_row(run, root) for run in its]),
         cls="plain runs",
     )
 
 
-def _row(night: Night, root: Path) -> Html:
-    word = verdict_word(night.verdict)
-    when = f"{day(night.started)} {clock(night.started)}"
-    page = night.folder / "report.html"
-    where = h("a", when, href=_address(page, root)) if page.is_file() else h("span", when, title=night.run)
-    counts = " · ".join(f"{count}/{night.expected} {name}" for name, count in night.counts.items())
+def _row(run: PastRun, root: Path) -> Html:
+    word = verdict_word(run.verdict)
+    when = f"{day(run.started)} {clock(run.started)}"
+    page = run.folder / "report.html"
+    where = h("a", when, href=_address(page, root)) if page.is_file() else h("span", when, title=run.run)
+    counts = " · ".join(f"{count}/{run.expected} {name}" for name, count in run.counts.items())
     return h(
         "tr",
         h("th", where, scope="row"),
         h("td", h("span", word.glyph, aria_hidden="true"), " ", word.headline, cls=f"v {word.tone}"),
-        h("td", night.mode),
-        h("td", span(night.wall_s), cls="num"),
+        h("td", run.mode),
+        h("td", span(run.wall_s), cls="num"),
         h("td", counts or "not called"),
-        h("td", _changed(night)),
-        h("td", _found(night)),
+        h("td", _changed(run)),
+        h("td", _found(run)),
     )
 
 
@@ -158,17 +167,17 @@ def _address(page: Path, root: Path) -> str:
     return page.resolve().relative_to(root.resolve()).as_posix()
 
 
-def _changed(night: Night) -> Html | str:
-    if night.planned:
-        return f"{night.planned} pending"
-    if not night.changes:
+def _changed(run: PastRun) -> Html | str:
+    if run.planned:
+        return f"{run.planned} pending"
+    if not run.changes:
         return "nothing"
-    listed = h("ul", [h("li", change) for change in night.changes])
-    return h("details", h("summary", plural(len(night.changes), "change")), listed)
+    listed = h("ul", [h("li", change) for change in run.changes])
+    return h("details", h("summary", plural(len(run.changes), "change")), listed)
 
 
-def _found(night: Night) -> Html | str:
-    if not night.findings:
+def _found(run: PastRun) -> Html | str:
+    if not run.findings:
         return "nothing"
-    listed = h("ul", [h("li", f"{severity}: {what}") for _, severity, what in night.findings])
-    return h("details", h("summary", plural(len(night.findings), "finding")), listed)
+    listed = h("ul", [h("li", f"{severity}: {what}") for _, severity, what in run.findings])
+    return h("details", h("summary", plural(len(run.findings), "finding")), listed)

@@ -8,7 +8,7 @@ called from ``pytest_configure`` before pytest-html's (``tryfirst``), and the pl
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,14 @@ from typing import Any
 import pytest
 from pytest_metadata.plugin import metadata_key  # type: ignore[import-untyped]
 
-from fixtures.config.redaction import Redactor
-from fixtures.config.secret import Secret
+from fixtures.journal.redaction import Redactor
 from reports import JUNIT, REPORT
 from reports.html_safety import Html, h, text
 
 NAME = "muster-report"
 
 
-def prepare(config: pytest.Config, run_dir: Path, secrets: Sequence[Secret]) -> AuditPlugin:
+def prepare(config: pytest.Config, run_dir: Path, redactor: Redactor) -> AuditPlugin:
     """Send pytest-html's and junit's files into the run's folder and register the plugin.
 
     Under ``--collect-only`` (and ``--setup-plan``) nothing is written at all: such a run is not a run.
@@ -33,7 +32,7 @@ def prepare(config: pytest.Config, run_dir: Path, secrets: Sequence[Secret]) -> 
     config.option.htmlpath = None if listing else str(run_dir / REPORT)
     config.option.xmlpath = None if listing else str(run_dir / JUNIT)
     config.option.self_contained_html = True
-    plugin = AuditPlugin(run_dir, Redactor(secrets))
+    plugin = AuditPlugin(run_dir, redactor)
     config.pluginmanager.register(plugin, NAME)
     return plugin
 

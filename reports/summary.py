@@ -12,10 +12,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from fixtures.journal.lines import SUMMARY_FILE_NAME as FILE_NAME
 from fixtures.journal.run_record import RecordedChange, RollRow, RunRecord, Standing, Verdict, stamp
 
 SCHEMA = 1
-FILE_NAME = "summary.json"
+__all__ = ["FILE_NAME", "SCHEMA", "schema", "summary", "text"]
 
 
 def summary(record: RunRecord) -> dict[str, Any]:

@@ -1,28 +1,24 @@
-"""How a record speaks: verdicts, states, times and values in words a person understands at once.
+"""The words, colours and shapes of a page: verdicts, states of a change, the summary sentence.
 
-Every verdict has a colour *and* a shape *and* a word, because a page is also read by the colour-blind, printed
-in grey, and read aloud.
+Every verdict has a colour *and* a shape *and* a word, because a page is also read by colour-blind people, printed in
+grey, and read aloud.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
+from fixtures.journal.kinds import ChangeResult, RunVerdict, UndoResult, run_verdict, verdict_meaning
 from fixtures.journal.run_record import RunRecord
-
-_SHA = re.compile(r"\b[0-9a-f]{40}\b|\b[0-9a-f]{64}\b")
-# git's name for "no commit": the old side of a branch that is made, the new side of one that is deleted.
-_NO_COMMIT = "0" * 40
+from fixtures.journal.words import plural
 
 
 @dataclass(frozen=True)
 class Word:
-    """One verdict as it is said: the headline, its tone (good, plan, warn, bad) and its shape."""
+    """How a page shows one verdict: headline, tone (good, plan, warn, bad), shape and meaning."""
 
     headline: str
     tone: str
@@ -30,44 +26,33 @@ class Word:
     meaning: str
 
 
-VERDICTS: Mapping[str, Word] = {
-    "converged": Word(
-        "Converged", "good", "✓", "The system is in the wanted state, and this run brought it there."
-    ),
-    "unchanged": Word("Unchanged", "good", "✓", "The system is in the wanted state; nothing had to be changed."),
-    "planned": Word(
-        "Changes pending", "plan", "○", "Nothing was written. An apply run would make the changes below."
-    ),
-    "drift": Word("Drift", "bad", "✕", "Something no longer holds. Nothing was written."),
-    "failed": Word(
-        "Failed", "bad", "✕", "Something asserted does not hold; nothing that worked before was broken."
-    ),
-    "rolled-back": Word(
-        "Rolled back", "warn", "↶", "Something that worked before broke, and was put back as it was."
-    ),
-    "rollback-failed": Word(
-        "Rollback failed", "bad", "✕", "Something that worked before is broken and could not be put back."
-    ),
-    "withheld": Word("Withheld", "warn", "▲", "The deploy was not attempted; everything else stands."),
-    "interrupted": Word(
-        "Interrupted", "warn", "▲", "The run never came to its end. This is what its journal kept."
-    ),
+_VERDICTS: Mapping[RunVerdict, tuple[str, str, str]] = {
+    RunVerdict.CONVERGED: ("Converged", "good", "✓"),
+    RunVerdict.UNCHANGED: ("Unchanged", "good", "✓"),
+    RunVerdict.PLANNED: ("Changes pending", "plan", "○"),
+    RunVerdict.DRIFT: ("Drift", "bad", "✕"),
+    RunVerdict.FAILED: ("Failed", "bad", "✕"),
+    RunVerdict.ROLLED_BACK: ("Rolled back", "warn", "↶"),
+    RunVerdict.ROLLBACK_FAILED: ("Rollback failed", "bad", "✕"),
+    RunVerdict.WITHHELD: ("Withheld", "warn", "▲"),
+    RunVerdict.INTERRUPTED: ("Interrupted", "warn", "▲"),
 }
 
 CHANGE_STATES: Mapping[str, tuple[str, str]] = {
-    "done": ("done", "good"),
-    "failed": ("not made", "bad"),
-    "unknown": ("outcome unknown", "bad"),
-    "open": ("cut off: nobody knows whether it was made", "bad"),
-    "undone": ("undone", "plan"),
-    "refused": ("undo refused", "bad"),
+    ChangeResult.DONE: ("done", "good"),
+    ChangeResult.FAILED: ("not made", "bad"),
+    ChangeResult.UNKNOWN: ("outcome unknown", "bad"),
+    ChangeResult.OPEN: ("interrupted: it is not known whether it was made", "bad"),
+    UndoResult.UNDONE: ("undone", "plan"),
+    UndoResult.REFUSED: ("undo refused", "bad"),
 }
 
 
 def verdict_word(name: str) -> Word:
-    return VERDICTS.get(
-        name, Word(name or "Unknown", "bad", "✕", "This record names a verdict that is not known.")
-    )
+    """How a page shows the verdict that a record names."""
+    known = run_verdict(name)
+    headline, tone, glyph = _VERDICTS[known] if known else (name or "Unknown", "bad", "✕")
+    return Word(headline, tone, glyph, verdict_meaning(name))
 
 
 def change_state(state: str, *, undo_failed: bool) -> tuple[str, str]:
@@ -105,52 +90,6 @@ def _changes_said(record: RunRecord) -> str:
 
 def _and(words: list[str]) -> str:
     return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]
-
-
-def plural(count: int, one: str, many: str = "") -> str:
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
-
-
-def span(seconds: float) -> str:
-    """``0.4 s``, ``12 s``, ``3 min 05 s``, ``1 h 01 min``."""
-    if seconds < 0.0005:
-        return "0 s"
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def clock(at: datetime | None) -> str:
-    return at.strftime("%H:%M:%S") if at else "?"
-
-
-def day(at: datetime | None) -> str:
-    return at.strftime("%Y-%m-%d") if at else "?"
-
-
-def short(value: str) -> str:
-    """The text with every full commit hash cut to twelve digits."""
-    return _SHA.sub(lambda found: found.group()[:12] if found.group() != _NO_COMMIT else "nothing", value)
-
-
-def brief(value: Any) -> str:
-    """A recorded value on one line: nothing for None, the text, or the pairs of a map."""
-    if value is None or value == "" or value == {} or value == []:
-        return "nothing"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, Mapping):
-        return short(", ".join(f"{key} {brief(one)}" for key, one in value.items()))
-    if isinstance(value, list):
-        return short(", ".join(brief(one) for one in value))
-    return short(str(value))
 
 
 def full(value: Any) -> str:

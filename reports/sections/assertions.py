@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fixtures.journal.run_record import PHASES, Assertion, RunRecord
+from fixtures.journal.words import plural, short, span
 from reports.html_safety import Html, h
-from reports.words import plural, short, span
 
 # What stands for the recipe in a sentence that is said once for all of them.
 SLOT = "RECIPE"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from fixtures.journal.run_record import COLUMNS, RunRecord, stamp
+from fixtures.journal.words import clock, day, span
 from reports.html_safety import Html, h
-from reports.words import clock, day, lede, span, verdict_word
+from reports.words import lede, verdict_word
 
 MODES = {
     "apply": "apply (writes)",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from fixtures.journal.kinds import change_title
 from fixtures.journal.run_record import Planned, RecordedChange, RunRecord
+from fixtures.journal.words import brief, clock, plural, short
 from reports.html_safety import Html, h
-from reports.words import brief, change_state, clock, full, plural, short
+from reports.words import change_state, full
 
 
 def changes(record: RunRecord) -> Html:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from fixtures.journal.run_record import RunRecord
+from fixtures.journal.words import plural
 from reports.html_safety import Html, h, link
-from reports.words import plural
 
 
 def colophon(record: RunRecord) -> Html:

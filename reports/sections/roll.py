@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fixtures.journal.run_record import COLUMNS, Cell, RollRow, RunRecord, Standing, stamp
+from fixtures.journal.words import plural, short, span
 from reports.html_safety import Html, h, link
-from reports.words import plural, short, span
 
 # What a yes, a no and a "not asked" are called in each column, and the sort rank behind the words.
 _WORDS: Mapping[str, tuple[str, str, str]] = {

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 
 from fixtures.journal.kinds import change_title
 from fixtures.journal.run_record import RunRecord
+from fixtures.journal.words import clock, plural, span
 from reports.html_safety import Html, h
-from reports.words import clock, plural, span
 
 WIDTH, LEFT, RIGHT, ROW, TOP = 1000, 130, 76, 36, 26
 # A verdict's name is written beside its mark unless the one before it is nearer than this.

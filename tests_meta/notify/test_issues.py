@@ -17,12 +17,14 @@ from fixtures.clients.forge_issues import IssueClient
 from fixtures.clients.http import Http
 from fixtures.config.secret import Secret
 from fixtures.errors import Refused, Unreachable
+from fixtures.journal.kinds import Reason, Severity, System
 from fixtures.journal.reading import load
 from fixtures.journal.run_record import Assertion, Finding, Planned, RunRecord
-from fixtures.notify import issues as telling
-from fixtures.notify.issues import Issues, Tonight
-from reports.distinct import distinct
-from reports.lasting import night_of
+from fixtures.notify import after_run, issues, webhook
+from fixtures.notify.finding_state import night_of
+from fixtures.notify.grouping import group_findings
+from fixtures.notify.issues import Issues
+from fixtures.notify.notice import Notice
 from tests_meta.rehearsal.forge_server import BOT, ForgeUnderTest, Remote, forge
 from tests_meta.reports import sample_runs
 
@@ -46,14 +48,16 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
 def finding(what: str = "main is apart from upstream", recipe: str | None = "ghost", **more: str) -> Finding:
     given = {
         "id": f"mirror-{recipe}",
-        "severity": "action",
         "where": "https://forge.example.org/x",
         "do": "Look.",
     }
-    return Finding(what=what, recipe=recipe, **(given | more))
+    severity = Severity.of(more.pop("severity", Severity.ACTION))
+    return Finding(what=what, recipe=recipe, severity=severity, **(given | more))
 
 
-def failed(phase: int, title: str, recipe: str | None = None) -> Assertion:
+def failed(
+    phase: int, title: str, recipe: str | None = None, system: System | None = None, *, reason: str = Reason.ASSERTED
+) -> Assertion:
     return Assertion(
         f"phases/test_{phase}.py::x",
         phase,
@@ -67,6 +71,8 @@ def failed(phase: int, title: str, recipe: str | None = None) -> Assertion:
         "",
         0.1,
         "x:1",
+        reason,
+        system,
     )
 
 
@@ -102,7 +108,7 @@ class Place:
             **more,
         )
         reporter = self.reporter()
-        Issues(reporter, Tonight(record, night_of(started), lambda text: text), severity="warning").tell()
+        Issues(reporter, Notice(record, night_of(started), lambda text: text), severity="warning").update()
         requests = reporter.requests - 1
         reporter.close()
         return requests
@@ -289,16 +295,16 @@ def test_remote_words_reach_nobody(place: Place) -> None:
 
 
 def ids(record: RunRecord, **more: Any) -> list[str]:
-    return [one.id for one in distinct(record, severity="warning", **more)]
+    return [one.id for one in group_findings(record, severity="warning", **more)]
 
 
 def test_a_dead_host_is_one_finding(healthy: RunRecord) -> None:
     """However many assertions of phase 0 it fails."""
     titles = ("the host is the one that was meant: hostname", "its clock agrees with ours: host",
               "there is something to come back to")  # fmt: skip
-    assert ids(replace(healthy, exit=1, assertions=tuple(failed(0, title) for title in titles))) == [
-        "preflight-host"
-    ]
+    assert ids(
+        replace(healthy, exit=1, assertions=tuple(failed(0, title, system=System.HOST) for title in titles))
+    ) == ["preflight-host"]
 
 
 def test_a_dead_upstream_is_one_finding(healthy: RunRecord) -> None:
@@ -343,22 +349,24 @@ def test_run_ids_and_counts_do_not_make_new_findings(healthy: RunRecord) -> None
 
 def test_pending_changes_are_drift_in_a_health_check(healthy: RunRecord) -> None:
     """One finding per mirror, one for poll set, host and triggers together."""
-    steps = [
-        ("sync", "org/ghost"),
-        ("enroll", "org/cc-ci: bridge.nix"),
-        ("switch", "10.0.0.1"),
-        ("trigger", "org/ghost"),
+    steps: list[tuple[str, str, int, str | None]] = [
+        ("sync", "org/ghost", 1, "ghost"),
+        ("enroll", "org/cc-ci: bridge.nix", 3, None),
+        ("switch", "10.0.0.1", 4, None),
+        ("trigger", "org/ghost", 5, "ghost"),
     ]
-    planned = tuple(Planned(kind, target, None, None, "why", "change") for kind, target in steps)
+    planned = tuple(
+        Planned(kind, target, None, None, "why", "change", phase, recipe) for kind, target, phase, recipe in steps
+    )
     drifted = replace(healthy, mode="health", exit=1, planned=planned)
     assert ids(drifted) == ["deploy", "mirror-ghost"]
     titles = ((1, "its head is upstream's head: ghost", "ghost"), (3, "it is in the poll set: immich", "immich"),
               (4, "three poll sets are one", None), (6, "it has passed muster: immich", "immich"))  # fmt: skip
-    assertions = tuple(replace(failed(*one), message="drift: expected, seen") for one in titles)
-    told = distinct(replace(drifted, assertions=assertions), severity="warning")
+    assertions = tuple(failed(*one, reason=Reason.DRIFT) for one in titles)
+    told = group_findings(replace(drifted, assertions=assertions), severity="warning")
     assert [(one.id, one.severity) for one in told] == [("deploy", "warning"), ("mirror-ghost", "warning")]
-    assert [len(one.said) for one in told] == [6, 2], "each drift is told with the change that would mend it"
-    broken = replace(drifted, assertions=tuple(replace(one, message="expected, seen") for one in assertions))
+    assert [len(one.items) for one in told] == [6, 2], "each drift is told with the change that would mend it"
+    broken = replace(drifted, assertions=tuple(replace(one, reason=Reason.ASSERTED) for one in assertions))
     assert "enrollment-immich" in ids(broken), "what is not drift stands for itself"
 
 
@@ -376,7 +384,9 @@ def test_a_bad_end_without_a_reason_is_told(healthy: RunRecord) -> None:
 def posted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The texts that a webhook would have got."""
     texts: list[str] = []
-    monkeypatch.setattr("reports.machine.webhook", lambda _url, _record, *, text, findings: texts.append(text))
+    monkeypatch.setattr(
+        "fixtures.notify.webhook.send", lambda _url, _record, *, text, findings: texts.append(text)
+    )
     return texts
 
 
@@ -392,7 +402,7 @@ def test_the_webhook_is_silent_while_nothing_changes(
         started = FIRST + timedelta(days=number)
         record = replace(healthy, changes=(), findings=findings, started=started, exit=1 if findings else 0)
         before = len(posted)
-        telling.tell_webhook(site, hook, Tonight(record, night_of(started), lambda text: text), tmp_path)
+        webhook.notify_webhook(site, hook, Notice(record, night_of(started), lambda text: text), tmp_path)
         return len(posted) - before
 
     told = [night(0), night(1, finding()), night(1, finding()), night(2, finding()), night(3, finding())]
@@ -418,14 +428,21 @@ def test_a_forge_that_is_down_costs_one_line(healthy: RunRecord, tmp_path: Path)
         def issues(self) -> list[object]:
             raise Unreachable("forge: no answer with s3cret-token")
 
-    site: Any = type("S", (), {"tell": type("T", (), {"severity": "warning", "issues_repository": "a/b"})()})()
-    keys: Any = type("K", (), {"webhook": None})()
+    site: Any = type(
+        "S",
+        (),
+        {
+            "tell": type("T", (), {"severity": "warning", "issues_repository": "a/b"})(),
+            "record": type("R", (), {"textfile": None})(),
+        },
+    )()
+    keys: Any = type("K", (), {"webhook": None, "ping": None})()
     record = replace(healthy, findings=(finding(),), exit=1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(telling, "open_issue_client", lambda *_: _closing(Down()))
-        lines = telling.tell(site, keys, record, tmp_path, lambda text: text.replace("s3cret-token", "***"))
-    assert lines == ["not told: forge: no answer with ***"]
-    assert telling.tell(site, keys, replace(record, mode="plan"), tmp_path, str) == []
+        patch.setattr(issues, "open_issue_client", lambda *_: _closing(Down()))
+        lines = after_run.notify(site, keys, record, tmp_path, lambda text: text.replace("s3cret-token", "***"))
+    assert lines == ["not notified: forge: no answer with ***"]
+    assert after_run.notify(site, keys, replace(record, mode="plan"), tmp_path, str) == []
 
 
 def _closing(thing: Any) -> Any:

@@ -2,7 +2,7 @@
 
 The machine's clock stays as it is, for the world's servers go by it too. Only what counts in nights is told another
 time: ``MUSTER_NIGHT`` (a date) is the night that findings are told in, and ``MUSTER_HOURS_SINCE`` how long ago the
-newest finished run is taken to have ended; the records of earlier nights are as much older.
+latest finished run is taken to have ended; the records of earlier nights are as much older.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.notify import missed_nights as nightly
-from reports import history, lasting
+from fixtures.journal import past_runs
+from fixtures.journal.past_runs import PastRun, Retention
+from fixtures.notify import finding_state, missed_nights
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -26,13 +27,11 @@ def pytest_configure(config: pytest.Config) -> None:
         del started
         return tonight
 
-    prune = history.prune
+    prune = past_runs.prune
 
-    def prune_later(
-        root: Path, rule: history.Rule, now: datetime, *, pretend: bool = False
-    ) -> list[history.Night]:
+    def prune_later(root: Path, rule: Retention, now: datetime, *, pretend: bool = False) -> list[PastRun]:
         return prune(root, rule, now + later, pretend=pretend)
 
-    lasting.night_of = night_of
-    history.prune = prune_later
-    nightly.note_missed = partial(nightly.note_missed, now=datetime.now(UTC) + later)
+    finding_state.night_of = night_of
+    past_runs.prune = prune_later
+    missed_nights.note_missed = partial(missed_nights.note_missed, now=datetime.now(UTC) + later)

@@ -15,9 +15,9 @@ from fixtures.clients.world import open_read_world, resolve_secrets
 from fixtures.config.roster import load_roster
 from fixtures.config.site import load_site
 from fixtures.journal.reading import load
+from fixtures.journal.to_do import TaskKind, tasks
 from fixtures.rehearsal.initial_state import night
 from fixtures.survey import take
-from reports.sections.todo import tasks
 from tests_meta.muster_runs import NIGHT, Ran, WorldPool
 from tests_meta.people import Person, deploy_by_hand, deploy_without, git
 from tests_meta.reference_night import prepare_initial_world
@@ -139,7 +139,7 @@ def test_a_poll_set_that_is_short_of_one_in_git_is_drift(converged: WorldPool, t
         "drift keeps the rest from being checked"
     )
     assert ran.folder is not None
-    (task,) = [one for one in tasks(load(ran.folder)) if one.key == "planned"]
+    (task,) = [one for one in tasks(load(ran.folder)) if one.kind is TaskKind.PENDING]
     assert task.what.startswith(
         f"Drift in {len(ran.failed)} assertions, the first: it is in the poll set: plausible."
     )

@@ -22,11 +22,13 @@ from pathlib import Path
 import pytest
 from fixtures.journal.writer import Journal
 from fixtures.config.secret import Secret
-from reports import finish, machine, pytest_report
+from fixtures.journal.redaction import Redactor
+from fixtures.journal.status_line import status_line
+from reports import finish, pytest_report
 
 RUN = Path(__file__).parent / "runs" / "20260602T001300Z-tiny-apply"
 PLANTED = json.loads(os.environ.get("PLANTED", "[]"))
-SECRETS = [Secret(value, where=f"secret {n}") for n, value in enumerate(PLANTED)]
+REDACTOR = Redactor(Secret(value, where=f"secret {n}") for n, value in enumerate(PLANTED))
 
 class Recorder:
     def __init__(self, plugin):
@@ -57,21 +59,21 @@ class Recorder:
         except OSError as cause:
             print(f"report not written: {cause.strerror}")
         finally:
-            self.written = finish(RUN, secrets=SECRETS)
+            self.written = finish(RUN, REDACTOR)
 
     def pytest_terminal_summary(self, terminalreporter):
         for problem in self.written.problems:
             terminalreporter.write_line(f"problem: {problem}")
         if self.written.record:
-            terminalreporter.write_line(machine.status_line(self.written.record))
+            terminalreporter.write_line(status_line(self.written.record))
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config):
     if config.option.collectonly:
-        pytest_report.prepare(config, RUN, SECRETS)
+        pytest_report.prepare(config, RUN, REDACTOR)
         return
     RUN.mkdir(parents=True, exist_ok=True)
-    plugin = pytest_report.prepare(config, RUN, SECRETS)
+    plugin = pytest_report.prepare(config, RUN, REDACTOR)
     config.pluginmanager.register(Recorder(plugin))
 """
 

@@ -10,8 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from reports import history, render
-from reports.history import Night, Rule, doomed, freshest, green_since, nights, prune, write_index
+from fixtures.journal import past_runs
+from fixtures.journal.past_runs import (
+    PastRun,
+    Retention,
+    green_since,
+    latest_finished,
+    list_runs,
+    prune,
+    select_expired,
+)
+from reports import render
+from reports.index_page import write_index
 from tests_meta.reports.report_suite import PROJECT
 from tests_meta.reports.sample_night import MIDNIGHT
 from tests_meta.reports.sample_runs import STATES, write
@@ -19,7 +29,7 @@ from tests_meta.reports.sample_runs import STATES, write
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
 
 
-def night(days_ago: float, **told: object) -> Night:
+def night(days_ago: float, **told: object) -> PastRun:
     """A healthy, uneventful night of a real site, so many days before NOW."""
     at = NOW - timedelta(days=days_ago)
     plain: dict[str, object] = {
@@ -40,12 +50,12 @@ def night(days_ago: float, **told: object) -> Night:
         "findings": (),
         "finished": at,
     }
-    return Night(**{**plain, **told})  # type: ignore[arg-type]
+    return PastRun(**{**plain, **told})  # type: ignore[arg-type]
 
 
-def gone(every: list[Night], **rule: object) -> list[int]:
+def gone(every: list[PastRun], **rule: object) -> list[int]:
     """Of nights given newest first, the days ago of those that the rule lets go."""
-    going = doomed(every, Rule(**{"days": 90, "last": 2, **rule}), NOW)  # type: ignore[arg-type]
+    going = select_expired(every, Retention(**{"days": 90, "last": 2, **rule}), NOW)  # type: ignore[arg-type]
     return [(NOW - one.started).days for one in going if one.started]
 
 
@@ -67,7 +77,7 @@ def test_the_newest_of_each_site_stay() -> None:
         {"findings": (("red", "action", "x"),)},
         {"findings": (("red", "warning", "x"),)},
         {"findings": (("news", "info", "x"),)},
-        *({"verdict": verdict} for verdict in STATES if verdict not in history.QUIET),
+        *({"verdict": verdict} for verdict in STATES if verdict not in past_runs.UNEVENTFUL),
     ],
 )
 def test_what_happened_once_is_never_pruned(told: dict[str, object]) -> None:
@@ -84,7 +94,7 @@ def test_the_same_finding_every_night_keeps_only_the_first(severity: str) -> Non
     assert gone([night(days, findings=found) for days in (1, 2, 200, 300, 400)]) == [200, 300]
 
 
-@pytest.mark.parametrize("verdict", history.LASTING)
+@pytest.mark.parametrize("verdict", past_runs.LASTING)
 def test_the_same_bad_verdict_every_night_keeps_only_the_first(verdict: str) -> None:
     """A drift that lasts is one drift; with something new in it, the night stays."""
     nights = [night(days, verdict=verdict) for days in (1, 2, 200, 300, 400)]
@@ -112,7 +122,7 @@ def test_prune_deletes_folders_and_rebuilds(tmp_path: Path) -> None:
         render(write(tmp_path, "unchanged", start=MIDNIGHT + timedelta(days=days)))
     kept = write(tmp_path, "withheld", start=MIDNIGHT - timedelta(days=9))
     render(kept)
-    rule = Rule(days=1, last=1)
+    rule = Retention(days=1, last=1)
     would = prune(tmp_path, rule, NOW, pretend=True)
     assert len(list((tmp_path / "runs").iterdir())) == 5
     assert [one.run for one in prune(tmp_path, rule, NOW)] == [one.run for one in would]
@@ -120,6 +130,7 @@ def test_prune_deletes_folders_and_rebuilds(tmp_path: Path) -> None:
         kept.name,
         "20260605T001300Z-autonomic-health",
     ]
+    write_index(tmp_path)
     assert (tmp_path / "index.html").read_text().count("/report.html") == 2
 
 
@@ -153,7 +164,7 @@ def test_a_run_without_a_summary_is_listed(tmp_path: Path) -> None:
     (tmp_path / "runs" / "empty").mkdir()
     (tmp_path / "runs" / "stray.txt").write_text("x")
     write_index(tmp_path)
-    assert [one.verdict for one in nights(tmp_path)] == ["interrupted"]
+    assert [one.verdict for one in list_runs(tmp_path)] == ["interrupted"]
     assert "Interrupted" in (tmp_path / "index.html").read_text()
 
 
@@ -168,12 +179,12 @@ def test_freshness_needs_a_finished_run_of_a_real_site(tmp_path: Path) -> None:
     render(write(tmp_path, "converged", rehearsal=True, start=MIDNIGHT + timedelta(days=5)))
     render(write(tmp_path, "interrupted", start=MIDNIGHT + timedelta(days=4)))
     render(write(tmp_path, "planned", start=MIDNIGHT + timedelta(days=3)))
-    assert freshest(tmp_path) is None
+    assert latest_finished(tmp_path) is None
     render(write(tmp_path, "drift"))
-    found = freshest(tmp_path)
+    found = latest_finished(tmp_path)
     assert found is not None
     assert found.verdict == "drift"
-    assert freshest(tmp_path, site="other") is None
+    assert latest_finished(tmp_path, site="other") is None
 
 
 @pytest.mark.parametrize(("age_h", "code", "word"), [(1, 0, "FRESH"), (30, 1, "STALE"), (None, 1, "STALE")])

@@ -23,11 +23,14 @@ from fixtures.journal import files
 from fixtures.journal.lines import FILE_NAME, Line
 from fixtures.journal.reader import StoredJournal, read
 from fixtures.journal.reading import fold, load
+from fixtures.journal.status_line import status_line
+from fixtures.journal.to_do import tasks
 from fixtures.journal.writer import Journal
-from reports import finish, machine, render, summary
+from fixtures.notify.prometheus import metrics
+from reports import finish, render, summary
 from reports.html_safety import h, link, safe_url, text
 from reports.page import report
-from reports.sections.todo import tasks, todo
+from reports.sections.todo import todo
 from tests_meta.reports.sample_night import BIG_ROSTER, Clock
 from tests_meta.reports.sample_runs import STATES, write
 
@@ -148,7 +151,9 @@ def test_interrupted_run_keeps_what_it_had(tmp_path: Path) -> None:
     assert written.record is not None
     assert (written.record.exit, written.record.finished) == (None, None)
     said = words((folder / "report.html").read_text())
-    assert "was begun, and the run ended in it: nobody knows whether it was made" in said
+    assert (
+        "was begun, and the run ended before its outcome was known: it is not known whether it was made" in said
+    )
     assert "Interrupted" in said
     assert "git revert" in said
 
@@ -160,7 +165,7 @@ def test_what_was_settled_later_is_told_as_that(tmp_path: Path, state: str) -> N
     folder = write(tmp_path, state)
     record, before = load(folder), words(str(todo(load(folder))))
     assert ("Run the same command again" in before) is record.interrupted
-    assert ("tries it once more before anything else" in before) is not record.interrupted
+    assert ("tries it again before anything else" in before) is not record.interrupted
     assert record.last_seen is not None
     later = Clock(record.last_seen + timedelta(hours=9))
     with later.installed():
@@ -286,8 +291,8 @@ def test_no_value_breaks_the_page(ordinary: tuple[Line, ...], data: st.DataObjec
     record = fold(StoredJournal(Path(FILE_NAME), tuple(lines), torn=False))
     words(report(record, None))
     json.loads(summary.text(record))
-    assert "\n" not in machine.status_line(record)
-    machine.metrics(record)
+    assert "\n" not in status_line(record)
+    metrics(record)
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixtures.config import redaction
-from fixtures.config.redaction import MASK, Redactor
 from fixtures.config.secret import Secret
+from fixtures.journal import redaction
 from fixtures.journal.reader import read
+from fixtures.journal.redaction import MASK, Redactor
 from fixtures.journal.writer import Journal
 from reports import finish
 from tests_meta.reports.report_suite import Outcome, Suite
@@ -277,7 +277,7 @@ def test_the_scan_catches_what_the_hooks_missed(tmp_path: Path) -> None:
     journal.write("end", exit=0, verdict="converged", wall_s=1.0)
     journal.close()
     (tmp_path / "junit.xml").write_text(f"<testsuite><system-out>{token[4:30]}</system-out></testsuite>")
-    written = finish(tmp_path, secrets=[Secret(token, where="MUSTER_TOKEN")])
+    written = finish(tmp_path, Redactor([Secret(token, where="MUSTER_TOKEN")]))
     assert written.leaked
     assert sorted(problem.path.name for problem in written.problems) == ["journal.jsonl", "junit.xml"]
     assert all("MUSTER_TOKEN" in str(problem) and token not in str(problem) for problem in written.problems)
@@ -286,4 +286,4 @@ def test_the_scan_catches_what_the_hooks_missed(tmp_path: Path) -> None:
     lines = read(tmp_path / "journal.jsonl").lines
     assert lines[1]["text"] == f"cloned with {MASK}"
     assert "taken out of lines 1" in lines[-1]["text"]
-    assert not finish(tmp_path, secrets=[Secret(token, where="MUSTER_TOKEN")]).leaked
+    assert not finish(tmp_path, Redactor([Secret(token, where="MUSTER_TOKEN")])).leaked

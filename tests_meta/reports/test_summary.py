@@ -17,8 +17,12 @@ from fixtures.config.secret import Secret
 from fixtures.errors import Unreachable
 from fixtures.journal.reading import load
 from fixtures.journal.run_record import RunRecord
+from fixtures.journal.status_line import status_line
 from fixtures.journal.writer import Journal
-from reports import machine, render, summary
+from fixtures.notify.ping import ping
+from fixtures.notify.prometheus import metrics, write_textfile
+from fixtures.notify.webhook import send
+from reports import render, summary
 from tests_meta.reports.sample_night import EXITS, ROSTER
 from tests_meta.reports.sample_runs import STATES, write
 
@@ -113,7 +117,7 @@ def test_file_is_written_and_is_the_same_twice(tmp_path: Path) -> None:
 @pytest.mark.parametrize("state", STATES)
 def test_status_line(records: dict[str, RunRecord], state: str) -> None:
     """One line, ``muster:`` and a word for the state first, the count of recipes second."""
-    line = machine.status_line(records[state])
+    line = status_line(records[state])
     assert "\n" not in line
     assert re.match(rf"muster: {EXPECTED_STATUS[state]} \d+/19 mirrored, covered and polled; ", line)
     assert f"; autonomic, {state}, " in line
@@ -121,14 +125,14 @@ def test_status_line(records: dict[str, RunRecord], state: str) -> None:
 
 def test_status_line_counts_the_least(records: dict[str, RunRecord]) -> None:
     """The count is of the column in which fewest have a yes: what is missing anywhere is missing."""
-    assert machine.status_line(records["converged"]).startswith("muster: OK 19/19 ")
-    assert machine.status_line(records["rolled-back"]).startswith("muster: ROLLED-BACK 10/19 ")
-    assert machine.status_line(records["rollback-failed"]).startswith("muster: BROKEN 0/19 ")
+    assert status_line(records["converged"]).startswith("muster: OK 19/19 ")
+    assert status_line(records["rolled-back"]).startswith("muster: ROLLED-BACK 10/19 ")
+    assert status_line(records["rollback-failed"]).startswith("muster: BROKEN 0/19 ")
 
 
 def test_status_line_says_rehearsal(tmp_path: Path) -> None:
     """A rehearsal is never taken for the real thing: the line says so in capitals."""
-    assert "; REHEARSAL, converged, " in machine.status_line(load(write(tmp_path, "converged", rehearsal=True)))
+    assert "; REHEARSAL, converged, " in status_line(load(write(tmp_path, "converged", rehearsal=True)))
 
 
 def test_nothing_checked_is_not_ok(tmp_path: Path) -> None:
@@ -137,7 +141,7 @@ def test_nothing_checked_is_not_ok(tmp_path: Path) -> None:
     journal.write("run", run="r", site="s", mode="health", rehearsal=False, version="0", roster=[])
     journal.write("end", exit=5, verdict="unchanged", wall_s=0.1)
     journal.close()
-    assert machine.status_line(load(tmp_path)).startswith("muster: FAILED 0/0 ")
+    assert status_line(load(tmp_path)).startswith("muster: FAILED 0/0 ")
 
 
 _SAMPLE = re.compile(r'^[a-z_]+(\{[a-z]+="[^"\n]*"(,[a-z]+="[^"\n]*")*\}) -?\d+(\.\d+)?$')
@@ -147,7 +151,7 @@ _SAMPLE = re.compile(r'^[a-z_]+(\{[a-z]+="[^"\n]*"(,[a-z]+="[^"\n]*")*\}) -?\d+(
 def test_textfile_is_prometheus(records: dict[str, RunRecord], tmp_path: Path, state: str) -> None:
     """Every line of the textfile is a HELP, a TYPE or a sample, each family once, every sample after its TYPE."""
     path = tmp_path / "muster.prom"
-    machine.write_textfile(path, records[state])
+    write_textfile(path, records[state])
     families: list[str] = []
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith("# TYPE "):
@@ -160,15 +164,15 @@ def test_textfile_is_prometheus(records: dict[str, RunRecord], tmp_path: Path, s
 
 def test_textfile_numbers(records: dict[str, RunRecord]) -> None:
     """Success, exit code, counts by column and a recipe's green are the record's; interrupted is exit -1."""
-    told = machine.metrics(records["converged"])
+    told = metrics(records["converged"])
     labels = 'site="autonomic",mode="apply",rehearsal="false"'
     assert f"muster_last_run_success{{{labels}}} 1" in told
     assert f'muster_recipes{{{labels},column="polled"}} 19' in told
     assert f'muster_recipe_green{{{labels},recipe="immich"}} 0' in told
     assert 'recipe="keycloak"' not in told
     assert f"muster_last_run_timestamp_seconds{{{labels}}} 178035" in told
-    assert f"muster_exit_code{{{labels}}} -1" in machine.metrics(records["interrupted"])
-    assert f"muster_last_run_success{{{labels}}} 0" in machine.metrics(records["interrupted"])
+    assert f"muster_exit_code{{{labels}}} -1" in metrics(records["interrupted"])
+    assert f"muster_last_run_success{{{labels}}} 0" in metrics(records["interrupted"])
 
 
 class Receiver(ThreadingHTTPServer):
@@ -211,8 +215,8 @@ def receiver() -> Iterator[Receiver]:
 def test_ping_says_success_and_failure_apart(records: dict[str, RunRecord], receiver: Receiver) -> None:
     """A good run pings the URL, any other the URL with /fail, both with the status line as body."""
     url = Secret(receiver.url, where="MUSTER_PING")
-    machine.ping(url, records["unchanged"])
-    machine.ping(url, records["withheld"])
+    ping(url, records["unchanged"])
+    ping(url, records["withheld"])
     path = "/ping/6f1a-secret-of-the-url"
     assert [where for where, _ in receiver.got] == [path, f"{path}/fail"]
     assert receiver.got[1][1].startswith(b"muster: WITHHELD ")
@@ -221,7 +225,7 @@ def test_ping_says_success_and_failure_apart(records: dict[str, RunRecord], rece
 def test_webhook_posts_a_short_text(records: dict[str, RunRecord], receiver: Receiver) -> None:
     """The webhook gets a text under the key that chat servers show, and what tells the run."""
     record = records["drift"]
-    machine.webhook(Secret(receiver.url, where="MUSTER_WEBHOOK"), record, text="one\ntwo", findings=["mirror-x"])
+    send(Secret(receiver.url, where="MUSTER_WEBHOOK"), record, text="one\ntwo", findings=["mirror-x"])
     told = json.loads(receiver.got[0][1])
     assert (told["text"], told["findings"]) == ("one\ntwo", ["mirror-x"])
     assert (told["run"], told["verdict"], told["exit"]) == (record.run, record.verdict, record.exit)
@@ -233,6 +237,6 @@ def test_failed_ping_keeps_its_url(records: dict[str, RunRecord], receiver: Rece
     receiver.status = 500
     address = {"refused": receiver.url, "closed": "http://127.0.0.1:9/6f1a-secret", "no url": "6f1a-secret:"}[how]
     with pytest.raises(Unreachable) as caught:
-        machine.ping(Secret(address, where="MUSTER_PING"), records["unchanged"])
+        ping(Secret(address, where="MUSTER_PING"), records["unchanged"])
     assert "MUSTER_PING" in str(caught.value)
     assert "6f1a-secret" not in f"{caught.value!r} {caught.value.__cause__!r}"

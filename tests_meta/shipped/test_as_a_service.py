@@ -128,7 +128,7 @@ def test_a_night_as_a_service(service: Callable[[WorldPool], Service], converged
 def test_the_next_night_tells_of_those_that_were_missed(
     service: Callable[[WorldPool], Service], converged: WorldPool
 ) -> None:
-    """When the newest finished run is older than record.max_age_h, the next one finds it, and those that were killed.
+    """When the latest finished run is older than record.max_age_h, the next one finds it, and those that were killed.
 
     Somebody's --plan in between is no night. The finding changes no exit code: this night is well.
     """
@@ -151,7 +151,7 @@ def test_the_next_night_tells_of_those_that_were_missed(
     (found,) = (f for f in one.summary()["findings"] if f["id"] == "nights-missed")
     assert re.search(r"ended (75 h|3 d)", found["what"]), found
     assert "more than the 26 h" in found["what"]
-    assert "1 run since did not come to an end" in found["what"]
+    assert "1 run since then did not finish" in found["what"]
     assert "list-timers" in found["do"]
 
 
