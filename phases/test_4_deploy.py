@@ -105,7 +105,7 @@ def test_three_poll_sets_are_one(
     expect.stands_on(deployment.problem)
     expect.applied(deployment.planned, "the deployed poll set")
     host = deployment.survey.demand_host()
-    on_host = nix_edit.find(host.checkout_poll_file or b"{}", context.site.ccci.poll_variable).entries
+    on_host = nix_edit.find_assignment(host.checkout_poll_file or b"{}", context.site.ccci.poll_variable).entries
     running = running_poll_set(deployment.survey) or PollSet(())
     expect.equal("the poll set in the host's checkout", expected=enrollment.wanted.entries, seen=on_host)
     expect.equal("the poll set in the running bridge", expected=enrollment.wanted.entries, seen=running.entries)

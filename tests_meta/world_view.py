@@ -156,13 +156,19 @@ class WorldView:
         return found
 
     def writes_by(self, agent: str, *, since: int = 0) -> list[str]:
-        """The requests to the forge, after the first `since`, that were no reads, by a program of this name."""
+        """The write requests of programs with this user agent to the forge, after the first `since` requests."""
+        return [
+            request
+            for request in self.requests_by(agent, since=since)
+            if not request.startswith(("GET ", "HEAD ")) and not request.endswith("/git-upload-pack")
+        ]
+
+    def requests_by(self, agent: str, *, since: int = 0) -> list[str]:
+        """The requests of programs with this user agent to the forge, after the first `since` requests."""
         return [
             f"{entry['method']} {entry['path']}"
             for entry in self.requests()[since:]
             if entry["user_agent"].startswith(agent)
-            and entry["method"] not in ("GET", "HEAD")
-            and not entry["path"].endswith("/git-upload-pack")
         ]
 
     def requests(self) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Nix as the judge: of the editor (asked directly), and through the evaluation that muster itself uses."""
+"""The poll set editor and muster's evaluation of a Nix file, compared with what nix-instantiate gives."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fixtures.ccci import nix_eval
-from fixtures.ccci.nix_edit import find, with_appended
-from fixtures.ccci.nix_eval import evaluate, evaluated
+from fixtures.ccci.nix_edit import append_entries, find_assignment
+from fixtures.ccci.nix_eval import evaluate
 from fixtures.ccci.poll_set import PollSet
 from fixtures.errors import Drift
 from tests_meta.ccci.test_poll_set import EXISTING, NEW, WANTED, poll_sets
@@ -28,10 +28,10 @@ BRIDGE = (
 
 
 @needs_nix
-def test_every_form_by_nix(tmp_path: Path) -> None:
-    """In every form Nix reads what the editor reads, and after the edit the wanted poll set in append order."""
+def test_editor_agrees_with_nix_for_every_form(tmp_path: Path) -> None:
+    """For every form Nix gives the entries that the editor reads, and after an edit the appended ones too."""
     sources = [module(form, EXISTING) for form in FORMS]
-    changed = [with_appended(source, VARIABLE, WANTED) for source in sources]
+    changed = [append_entries(source, VARIABLE, WANTED) for source in sources]
     values = [entries_of(value) for value in judge(tmp_path, *sources, *changed)]
     assert dict(zip(FORMS, values[: len(FORMS)], strict=True)) == dict.fromkeys(FORMS, EXISTING)
     assert dict(zip(FORMS, values[len(FORMS) :], strict=True)) == dict.fromkeys(FORMS, EXISTING + NEW)
@@ -40,10 +40,12 @@ def test_every_form_by_nix(tmp_path: Path) -> None:
 @needs_nix
 @settings(max_examples=25, deadline=None)
 @given(st.sampled_from(sorted(FORMS)), poll_sets, poll_sets, st.sampled_from(["\n", "\r\n"]))
-def test_any_edit_by_nix(form: str, before: tuple[str, ...], new: tuple[str, ...], newline: str) -> None:
-    """Whatever is appended to whatever: Nix evaluates the file to what was there and then what was missing."""
+def test_nix_reads_any_edit_as_intended(
+    form: str, before: tuple[str, ...], new: tuple[str, ...], newline: str
+) -> None:
+    """After any edit Nix evaluates the file to the previous entries followed by the missing ones."""
     source = module(form, before, newline=newline)
-    changed = with_appended(source, VARIABLE, PollSet(new))
+    changed = append_entries(source, VARIABLE, PollSet(new))
     with tempfile.TemporaryDirectory() as folder:
         values = judge(Path(folder), source, changed)
     assert entries_of(values[0]) == before
@@ -53,12 +55,12 @@ def test_any_edit_by_nix(form: str, before: tuple[str, ...], new: tuple[str, ...
 @needs_nix
 @settings(max_examples=25, deadline=None)
 @given(st.sampled_from(sorted(FORMS)), st.integers(0, 400), st.integers(1, 12))
-def test_damage_by_nix(form: str, start: int, length: int) -> None:
-    """A file that Nix still evaluates after a piece was cut out of it is never read differently by the editor."""
+def test_editor_agrees_with_nix_on_damaged_modules(form: str, start: int, length: int) -> None:
+    """If Nix still evaluates a damaged module, the editor reads the same value or rejects it."""
     whole = module(form, EXISTING)
     source = whole[: 300 + start] + whole[300 + start + length :]
     try:
-        entries = find(source, VARIABLE).entries
+        entries = find_assignment(source, VARIABLE).entries
     except Drift:
         return
     by_nix = evaluate(source, VARIABLE)
@@ -71,18 +73,18 @@ def test_damage_by_nix(form: str, start: int, length: int) -> None:
 
 @needs_nix
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_evaluated(form: str) -> None:
-    """Every form has its value by evaluating the module alone, with and without entries."""
-    assert evaluated(module(form, EXISTING), VARIABLE) == EXISTING
-    assert evaluated(module(form, ()), VARIABLE) == ()
+def test_every_form_is_evaluated(form: str) -> None:
+    """Evaluating the module alone gives the value of every form, with and without entries."""
+    assert evaluate(module(form, EXISTING), VARIABLE).entries == EXISTING
+    assert evaluate(module(form, ()), VARIABLE).entries == ()
 
 
 @needs_nix
-def test_the_rehearsals_own_module() -> None:
-    """The bridge.nix of the rehearsal, whose value goes through toJSON and writeText, has its eleven entries."""
+def test_bridge_nix_of_the_rehearsal() -> None:
+    """The rehearsal's bridge.nix, whose value passes through toJSON and writeText, is evaluated as a whole module."""
     source = BRIDGE.read_bytes()
     found = evaluate(source, VARIABLE)
-    assert found.entries == find(source, VARIABLE).entries
+    assert found.entries == find_assignment(source, VARIABLE).entries
     assert found.how == "the module"
 
 
@@ -115,13 +117,13 @@ EVALUATED = {
 
 @needs_nix
 @pytest.mark.parametrize("name", EVALUATED)
-def test_evaluated(name: str) -> None:
-    """What the editor refuses, and what goes through nixpkgs, still has its value by evaluation."""
+def test_module_is_evaluated(name: str) -> None:
+    """Forms that the editor rejects, and values that pass through nixpkgs functions, are evaluated."""
     found = evaluate(EVALUATED[name].encode(), VARIABLE)
     assert (found.entries, found.how, found.why) == (("o/a", "o/b"), "the module", "")
 
 
-# config.port is no number among the stand-ins, and there is no file beside the module.
+# The stand-in for config.port is not a number, and there is no file beside the module.
 ONLY_THE_EXPRESSION = {
     "file beside it": '{ a = builtins.readFile ../bridge.py; POLL_REPOS = "o/a,o/b"; }',
     "let and rec": 'let o = "o"; in { a = o + 1; b = rec { c = o; POLL_REPOS = "${c}/a,o/b"; }; }',
@@ -133,8 +135,8 @@ ONLY_THE_EXPRESSION = {
 
 @needs_nix
 @pytest.mark.parametrize("name", ONLY_THE_EXPRESSION)
-def test_expression_in_its_scope(name: str) -> None:
-    """Where the module cannot be evaluated alone, the expression is, with the lets and withs around it."""
+def test_expression_is_evaluated_in_its_scope(name: str) -> None:
+    """If the module cannot be evaluated alone, the expression is evaluated with its enclosing lets and withs."""
     found = evaluate(ONLY_THE_EXPRESSION[name].encode(), VARIABLE)
     assert (found.entries, found.how) == (("o/a", "o/b"), "the expression")
 
@@ -145,7 +147,7 @@ NO_VALUE = {
     "missing file": ('{ POLL_REPOS = import ./repos.nix; }', "repos.nix"),
     "other values": ('{ a.POLL_REPOS = "o/a"; b.POLL_REPOS = "o/b"; }', "2 different values"),
     "overridden": ('{ a.POLL_REPOS = "o/a"; b = { ${"POLL" + "_REPOS"} = "o/b"; }; }', "2 different values"),
-    "unclear": ('{ POLL_REPOS = "$OTHER,o/a"; }', "something else than names and commas"),
+    "unclear": ('{ POLL_REPOS = "$OTHER,o/a"; }', "something other than names and commas"),
     "none": ("{ a = 1; }", "no value"),
     "not nix": ("{ POLL_REPOS = ", "does not parse"),
     "byte-order mark": ('\ufeff{ POLL_REPOS = "o/a"; }', "byte-order mark"),
@@ -157,8 +159,8 @@ NO_VALUE = {
 
 @needs_nix
 @pytest.mark.parametrize("name", NO_VALUE)
-def test_no_value(name: str) -> None:
-    """Without one clear value there is none, and the reason is kept; nothing outside is read or fetched."""
+def test_module_without_one_clear_value(name: str) -> None:
+    """Without one clear value the result has only the reason; no outside file is read and nothing is fetched."""
     text, why = NO_VALUE[name]
     found = evaluate(text.encode(), VARIABLE)
     assert found.entries is None
@@ -168,8 +170,8 @@ def test_no_value(name: str) -> None:
 
 
 @needs_nix
-def test_time_limit() -> None:
-    """An evaluation that does not end is ended."""
+def test_evaluation_stops_at_its_time_limit() -> None:
+    """An evaluation is stopped at its time limit."""
     source = b'let f = n: if n == 0 then f 1000000000 else f (n - 1); in { POLL_REPOS = "${toString (f 9)}"; }'
     found = evaluate(source, VARIABLE, limit_s=0.5)
     assert found.entries is None
@@ -177,21 +179,21 @@ def test_time_limit() -> None:
 
 
 @needs_nix
-def test_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Evaluating writes into one temporary folder, which is gone afterwards."""
+def test_evaluation_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An evaluation writes only into a temporary folder, which is removed afterwards."""
     for name in ("home", "work", "tmp"):
         (tmp_path / name).mkdir()
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     monkeypatch.chdir(tmp_path / "work")
     before = sorted(os.listdir("/nix")) if Path("/nix").exists() else None
-    assert evaluated(module("attribute", EXISTING), VARIABLE) == EXISTING
+    assert evaluate(module("attribute", EXISTING), VARIABLE).entries == EXISTING
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["home", "tmp", "work"]
     assert (sorted(os.listdir("/nix")) if Path("/nix").exists() else None) == before
 
 
-def test_without_nix(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Where nix-instantiate is not installed there is no value, and that is the reason."""
+def test_evaluation_without_nix(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without nix-instantiate the result has no value, and NOT_INSTALLED as the reason."""
     monkeypatch.setenv("PATH", str(tmp_path))
     found = evaluate(module("attribute", EXISTING), VARIABLE)
     assert (found.entries, found.why) == (None, nix_eval.NOT_INSTALLED)

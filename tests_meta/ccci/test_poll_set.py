@@ -1,4 +1,4 @@
-"""The poll set, and the editor that appends to it: only its bytes change, and what it cannot read it refuses."""
+"""The poll set and its editor: an edit changes only the value's bytes, and unsupported forms are rejected."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fixtures.ccci.nix_edit import find, sites, with_appended
+from fixtures.ccci.nix_edit import append_entries, find_assignment, find_candidates
 from fixtures.ccci.poll_set import PollSet, Unsupported
 from fixtures.errors import Drift
 from tests_meta.shipped.nix_modules import FORMS, HEAD, TAIL, VARIABLE, module
@@ -22,10 +22,10 @@ repositories = st.builds("{}/{}".format, st.sampled_from(["recipe-maintainers", 
 poll_sets = st.lists(repositories, unique=True, max_size=6).map(tuple)
 
 
-# --- the value ----------------------------------------------------------------------------------------------
+# --- PollSet ----------------------------------------------------------------------------------------------
 
 
-def test_parse() -> None:
+def test_poll_set_is_parsed_from_csv() -> None:
     """A poll set is read from one comma-separated value, in its order; an empty value has no entries."""
     assert PollSet.parse("org/cc-ci,org/ghost").entries == ("org/cc-ci", "org/ghost")
     assert PollSet.parse("").entries == ()
@@ -34,66 +34,68 @@ def test_parse() -> None:
 
 
 @given(poll_sets)
-def test_parse_and_back(entries: tuple[str, ...]) -> None:
-    """What is written is read back."""
+def test_parsing_the_csv_of_a_poll_set_returns_it(entries: tuple[str, ...]) -> None:
+    """Parsing the CSV of a poll set gives the same poll set."""
     assert PollSet.parse(PollSet(entries).csv) == PollSet(entries)
 
 
-def test_what_is_wrong_shows() -> None:
-    """Doubled entries and entries that are not owner/repo are kept and named, not repaired."""
+def test_duplicate_and_malformed_entries_are_reported() -> None:
+    """Duplicate and malformed entries are kept and listed, not repaired."""
     read = PollSet.parse("org/a,org/b,org/A,,org/b, org/c,ghost,org/x/y,org/..")
     assert read.duplicates == ("org/A", "org/b")
     assert read.malformed == ("", " org/c", "ghost", "org/x/y", "org/..")
     assert PollSet.parse("org/a,org/b").duplicates == ()
 
 
-def test_difference() -> None:
-    """Missing and extra entries come in the order of the set that has them."""
+def test_missing_and_extra_entries() -> None:
+    """Missing and extra entries are in the order of the set that has them."""
     live, wanted = PollSet.parse("org/a,org/x,org/b"), PollSet.parse("org/c,org/b,org/a,org/d")
     assert live.missing(wanted) == ("org/c", "org/d")
     assert live.extra(wanted) == ("org/x",)
 
 
-# --- the forms ----------------------------------------------------------------------------------------------
+# --- supported forms ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n"], ids=["LF", "CRLF"])
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form(form: str, newline: str) -> None:
-    """Every form is found, in its place, and appended to in append order."""
+def test_every_form_is_found_and_appended_to(form: str, newline: str) -> None:
+    """Every supported form is found with its position, and new entries are appended in order."""
     source = module(form, EXISTING, newline=newline)
-    found = find(source, VARIABLE)
+    found = find_assignment(source, VARIABLE)
     assert found.entries == EXISTING
     assert b"recipe-maintainers/cc-ci" in source[slice(*found.span)]
     assert source[: found.span[0]].count(b"\n") + 1 >= found.line > HEAD.count("\n")
-    changed = with_appended(source, VARIABLE, WANTED)
-    assert find(changed, VARIABLE).entries == EXISTING + NEW
+    changed = append_entries(source, VARIABLE, WANTED)
+    assert find_assignment(changed, VARIABLE).entries == EXISTING + NEW
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(sorted(FORMS)), poll_sets, poll_sets, st.sampled_from(["\n", "\r\n"]))
-def test_only_the_value_changes(form: str, before: tuple[str, ...], new: tuple[str, ...], newline: str) -> None:
-    """Appending changes no byte outside of the value and keeps what was there; a second time changes nothing."""
+def test_append_changes_only_the_value(
+    form: str, before: tuple[str, ...], new: tuple[str, ...], newline: str
+) -> None:
+    """Appending keeps the present entries and every byte outside of the value; a second append changes nothing."""
     source = module(form, before, newline=newline)
-    start, end = find(source, VARIABLE).span
-    changed = with_appended(source, VARIABLE, PollSet(new))
+    start, end = find_assignment(source, VARIABLE).span
+    changed = append_entries(source, VARIABLE, PollSet(new))
     assert changed[:start] == source[:start]
     assert changed[len(changed) - (len(source) - end) :] == source[end:]
-    assert find(changed, VARIABLE).entries == before + PollSet(before).missing(PollSet(new))
-    assert with_appended(changed, VARIABLE, PollSet(new)) == changed
+    assert find_assignment(changed, VARIABLE).entries == before + PollSet(before).missing(PollSet(new))
+    assert append_entries(changed, VARIABLE, PollSet(new)) == changed
 
 
 @given(st.sampled_from(sorted(FORMS)), poll_sets)
-def test_nothing_missing(form: str, entries: tuple[str, ...]) -> None:
-    """When nothing is missing the source comes back as it was."""
+def test_append_without_missing_entries_returns_the_source(form: str, entries: tuple[str, ...]) -> None:
+    """The source is returned unchanged if no entry is missing."""
     source = module(form, entries)
-    assert with_appended(source, VARIABLE, PollSet(entries[::-1])) is source
+    assert append_entries(source, VARIABLE, PollSet(entries[::-1])) is source
 
 
-def test_one_line_diff() -> None:
-    """One string grows at its end, on its line."""
+def test_append_to_a_string_is_a_one_line_diff() -> None:
+    """Entries are appended at the end of a string, on its line."""
     source = module("string of a list", EXISTING)
-    changed = with_appended(source, VARIABLE, WANTED)
+    changed = append_entries(source, VARIABLE, WANTED)
     pairs = zip(source.splitlines(), changed.splitlines(), strict=True)
     different = [(old, new) for old, new in pairs if old != new]
     assert len(different) == 1
@@ -101,9 +103,9 @@ def test_one_line_diff() -> None:
     assert new == old.replace(b'kuma" "B=2"', b'kuma,recipe-maintainers/ghost,recipe-maintainers/mumble" "B=2"')
 
 
-def test_list_on_lines_keeps_its_comments() -> None:
-    """New elements get lines of their own, after the last one and the comment that belongs to it."""
-    changed = with_appended(module("joined list on lines", EXISTING), VARIABLE, WANTED).decode()
+def test_append_to_a_multi_line_list_keeps_comments() -> None:
+    """New elements get their own lines, after the last element and the comment on its line."""
+    changed = append_entries(module("joined list on lines", EXISTING), VARIABLE, WANTED).decode()
     assert (
         '    "recipe-maintainers/uptime-kuma" # last\n    "recipe-maintainers/ghost"\n'
         '    "recipe-maintainers/mumble"\n    # end\n  ]);'
@@ -111,29 +113,29 @@ def test_list_on_lines_keeps_its_comments() -> None:
 
 
 @pytest.mark.parametrize("empty", ["[]", "[ ]", "[\n  ]", "[\n    # none yet\n  ]", "[ /* none */ ]"])
-def test_empty_list(empty: str) -> None:
-    """An empty list gets its first elements, also beside a comment."""
+def test_append_to_an_empty_list(empty: str) -> None:
+    """An empty list gets its first elements, also next to a comment."""
     source = f"{{ POLL_REPOS = {empty}; }}".encode()
-    changed = with_appended(source, VARIABLE, PollSet(("org/a", "org/b")))
-    assert find(changed, VARIABLE).entries == ("org/a", "org/b")
+    changed = append_entries(source, VARIABLE, PollSet(("org/a", "org/b")))
+    assert find_assignment(changed, VARIABLE).entries == ("org/a", "org/b")
 
 
-def test_order_of_the_person_stays() -> None:
-    """Entries that stand in another order, or are not wanted, stay where they are."""
+def test_append_keeps_the_present_order() -> None:
+    """Present entries keep their order, also those that are not wanted."""
     source = b'{ POLL_REPOS = "org/b,org/hand-made,org/a"; }'
-    changed = with_appended(source, VARIABLE, PollSet(("org/a", "org/b", "org/c")))
+    changed = append_entries(source, VARIABLE, PollSet(("org/a", "org/b", "org/c")))
     assert changed == b'{ POLL_REPOS = "org/b,org/hand-made,org/a,org/c"; }'
 
 
-def test_offsets_are_bytes() -> None:
-    """Letters that are more than one byte long, before and after the value, move nothing."""
+def test_multi_byte_characters_do_not_shift_the_edit() -> None:
+    """Multi-byte characters before and after the value do not move the position of the edit."""
     source = '/* é */ { u = "ß€𝄞"; POLL_REPOS = "org/a"; o = "ß"; } # ä'
-    changed = with_appended(source.encode(), VARIABLE, PollSet(("org/b",))).decode()
+    changed = append_entries(source.encode(), VARIABLE, PollSet(("org/b",))).decode()
     assert changed == source.replace("org/a", "org/a,org/b")
 
 
-def test_the_rehearsals_own_module() -> None:
-    """The bridge.nix of the rehearsal has eleven entries on one line, cc-ci first."""
+def test_bridge_nix_of_the_rehearsal() -> None:
+    """The rehearsal's bridge.nix has eleven entries on one line, cc-ci first."""
     path = (
         Path(__file__).parents[2]
         / "fixtures"
@@ -144,7 +146,7 @@ def test_the_rehearsals_own_module() -> None:
         / "modules"
         / "bridge.nix"
     )
-    found = find(path.read_bytes(), VARIABLE)
+    found = find_assignment(path.read_bytes(), VARIABLE)
     assert len(found.entries) == 11
     assert found.entries[0] == "recipe-maintainers/cc-ci"
     assert found.form == "a string NAME=value"
@@ -161,20 +163,20 @@ def test_the_rehearsals_own_module() -> None:
         ('"${org}/cc-ci,o/n8n"', '"${org}/cc-ci,o/n8n,o/new"'),
     ],
 )
-def test_names_are_filled_in(value: str, changed: str | None) -> None:
-    """A name that a let around it gives one plain string is filled in; the survivors' source text stays."""
+def test_let_bound_names_are_interpolated(value: str, changed: str | None) -> None:
+    """A name bound to a plain string by an enclosing let is interpolated, and kept as ${…} in the source."""
     source = f'let org = "o"; in {{ POLL_REPOS = {value}; }}'.encode()
-    assert find(source, VARIABLE).entries == ("o/cc-ci", "o/n8n")
-    edited = with_appended(source, VARIABLE, PollSet(("o/cc-ci", "o/n8n", "o/new"))).decode()
+    assert find_assignment(source, VARIABLE).entries == ("o/cc-ci", "o/n8n")
+    edited = append_entries(source, VARIABLE, PollSet(("o/cc-ci", "o/n8n", "o/new"))).decode()
     expected = changed or value.replace(" ]", ' "o/new" ]')
     assert edited == f'let org = "o"; in {{ POLL_REPOS = {expected}; }}'
 
 
-def test_fragment_that_ends_at_a_name_is_no_line_end() -> None:
-    """In a text, ${org} right behind the equals sign is part of the value, not its end."""
+def test_interpolation_after_the_equals_sign_belongs_to_the_value() -> None:
+    """In an indented string, ${org} directly after the equals sign is part of the value."""
     source = b"let org = \"o\"; in { s = ''\n  POLL_REPOS=${org}/a,${org}/b\n  X=1\n''; }"
-    assert find(source, VARIABLE).entries == ("o/a", "o/b")
-    changed = with_appended(source, VARIABLE, PollSet(("o/a", "o/b", "o/c")))
+    assert find_assignment(source, VARIABLE).entries == ("o/a", "o/b")
+    changed = append_entries(source, VARIABLE, PollSet(("o/a", "o/b", "o/c")))
     assert b"POLL_REPOS=${org}/a,${org}/b,o/c\n  X=1" in changed
 
 
@@ -194,26 +196,26 @@ def test_fragment_that_ends_at_a_name_is_no_line_end() -> None:
         '{ POLL_REPOS = "${builtins.concatStringsSep "," ["a" "b"]}/a"; }',
     ],
 )
-def test_names_that_only_nix_can_tell(module_text: str) -> None:
-    """A name that is not surely that string is refused, unless its evaluated value is given and agrees."""
+def test_ambiguous_name_needs_its_evaluated_value(module_text: str) -> None:
+    """An entry with an ambiguous name is rejected unless its evaluated value is given and agrees."""
     source = module_text.encode()
     with pytest.raises(Unsupported, match=r"POLL_REPOS on line 1 has '\$\{.*', which only Nix can evaluate"):
-        find(source, VARIABLE)
-    assert find(source, VARIABLE, evaluated=("x/a",)).entries == ("x/a",)
-    changed = with_appended(source, VARIABLE, PollSet(("x/a", "x/b")), evaluated=("x/a",))
+        find_assignment(source, VARIABLE)
+    assert find_assignment(source, VARIABLE, evaluated=("x/a",)).entries == ("x/a",)
+    changed = append_entries(source, VARIABLE, PollSet(("x/a", "x/b")), evaluated=("x/a",))
     assert b'/a,x/b"' in changed
 
 
-def test_text_and_evaluation_must_agree() -> None:
-    """Where the text says one thing and Nix another, something else sets the value: Drift."""
+def test_text_and_evaluated_value_must_agree() -> None:
+    """A difference between the text and Nix's value raises Drift, because something else sets the value."""
     source = b'{ POLL_REPOS = "org/a,org/b"; }'
-    assert find(source, VARIABLE, evaluated=("org/a", "org/b")).entries == ("org/a", "org/b")
+    assert find_assignment(source, VARIABLE, evaluated=("org/a", "org/b")).entries == ("org/a", "org/b")
     for other in [("org/a",), ("org/b", "org/a"), ("org/a", "org/b", "org/c")]:
         with pytest.raises(Drift, match="line 1 reads as 'org/a,org/b', but Nix evaluates it to"):
-            find(source, VARIABLE, evaluated=other)
+            find_assignment(source, VARIABLE, evaluated=other)
 
 
-# --- refusals -----------------------------------------------------------------------------------------------
+# --- rejected forms -----------------------------------------------------------------------------------------------
 
 REFUSED = [
     ('{ POLL_REPOS = "a/b" + ",c/d"; }', "line 1 is put together from parts"),
@@ -233,14 +235,14 @@ REFUSED = [
     ("{ inherit POLL_REPOS; }", "line 1 is inherited"),
     ("{ inherit (cfg) POLL_REPOS; }", "line 1 is inherited"),
     ('{ POLL_REPOS ? "a/b" }: { }', "line 1 is an argument of a function"),
-    ('{ e = "A=1 POLL_REPOS=a/b"; }', "line 1 is set in the middle of a line, or with more behind it"),
-    ('{ e = "POLL_REPOS=a/b B=2"; }', "line 1 is set in the middle of a line, or with more behind it"),
-    ("{ s = ''\n  A=1 POLL_REPOS=a/b run\n''; }", "line 2 is set in the middle of a line"),
+    ('{ e = "A=1 POLL_REPOS=a/b"; }', "line 1 is set within a line that has other text"),
+    ('{ e = "POLL_REPOS=a/b B=2"; }', "line 1 is set within a line that has other text"),
+    ("{ s = ''\n  A=1 POLL_REPOS=a/b run\n''; }", "line 2 is set within a line"),
     ("{ s = ''\n\n  POLL_REPOS=a/b,\\\n  c/d\n''; }", "line 3 has '\\\\\\\\' in its value"),
     ("{ s = ''\n  POLL_REPOS=$POLL_REPOS,a/b\n''; }", "line 2 has '\\$' in its value"),
-    ("{ s = ''\n  POLL_REPOS+=,a/b\n''; }", "line 2 is set in the middle of a line"),
-    ("{ s = ''\n  docker run -e POLL_REPOS=a/b x\n''; }", "line 2 is set in the middle of a line"),
-    ('{ e = "A=1\\nPOLL_REPOS=a/b"; }', "line 1 is set in the middle of a line"),
+    ("{ s = ''\n  POLL_REPOS+=,a/b\n''; }", "line 2 is set within a line"),
+    ("{ s = ''\n  docker run -e POLL_REPOS=a/b x\n''; }", "line 2 is set within a line"),
+    ('{ e = "A=1\\nPOLL_REPOS=a/b"; }', "line 1 is set within a line"),
     ('{ POLL_REPOS = "a/b\\n"; }', "line 1 has an escape in its value"),
     ('{ POLL_REPOS = "a/\\${b}"; }', "line 1 has an escape in its value"),
     ("{ s = ''\n  POLL_REPOS=a/''${b}\n''; }", "line 2 has an escape in its value"),
@@ -251,17 +253,17 @@ REFUSED = [
     ('{ POLL_REPOS = [\n"a/b,c/d" ]; }', "a comma in an element on line 2"),
     ('{ POLL_REPOS = [ "a/\\"b" ]; }', "an escape in an element on line 1"),
     ('{ e = [ "POLL_REPOS=${repos}" ]; }', "line 1 is a variable in \\$\\{…\\}"),
-    ('{ a.POLL_REPOS = "a/b";\n  b.POLL_REPOS = "a/b"; }', "set in 2 places, on lines 1, 2; expected is one"),
+    ('{ a.POLL_REPOS = "a/b";\n  b.POLL_REPOS = "a/b"; }', "set in 2 places, on lines 1, 2; expected one"),
     ('if x then { POLL_REPOS = "a/b"; } else { POLL_REPOS = "a/b"; }', "set in 2 places, on lines 1, 1"),
     ('{ POLL_REPOS = "a/b"; s = \'\'\n  POLL_REPOS=a/b\n\'\'; }', "set in 2 places, on lines 1, 2"),
     ('{ POLL_REPOS = "a/b"; ${"POLL_REPOS"} = "c/d"; }', "set in 2 places"),
     ('{ POLL_REPOS = "a/b"; POLL_REPOS = "c/d"; }', "set in 2 places"),
     ('let POLL_REPOS = "a/b"; in { e = "POLL_REPOS=${POLL_REPOS}"; }', "set in 2 places"),
-    ("{ }", "set nowhere in this file"),
-    ("", "set nowhere in this file"),
-    ('{ OTHER_POLL_REPOS = "a/b"; POLL_REPOS_2 = "c/d"; }', "set nowhere in this file"),
-    ('{ e = "echo $POLL_REPOS,org/b"; }', "set nowhere in this file"),
-    ('# POLL_REPOS = "a/b"\n{ s = \'\'\n  # POLL_REPOS=a/b\n\'\'; }', "set nowhere in this file"),
+    ("{ }", "not set in this file"),
+    ("", "not set in this file"),
+    ('{ OTHER_POLL_REPOS = "a/b"; POLL_REPOS_2 = "c/d"; }', "not set in this file"),
+    ('{ e = "echo $POLL_REPOS,org/b"; }', "not set in this file"),
+    ('# POLL_REPOS = "a/b"\n{ s = \'\'\n  # POLL_REPOS=a/b\n\'\'; }', "not set in this file"),
     ('{\n  a = 1;\n  POLL_REPOS = "a/b"\n}', "line [34] does not parse"),
     ('{ POLL_REPOS = ; }', "line 1 does not parse"),
     ('\ufeff{ POLL_REPOS = "a/b"; }', "byte-order mark"),
@@ -270,20 +272,20 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("text", "says"), REFUSED, ids=[text[:50] for text, _ in REFUSED])
-def test_refused(text: str, says: str) -> None:
-    """What is not surely the one value is refused, with its line and what was seen."""
+def test_unsupported_form_is_rejected_with_its_line(text: str, says: str) -> None:
+    """An unsupported or ambiguous assignment is rejected; the message has the line and the form."""
     with pytest.raises(Unsupported, match=says) as caught:
-        with_appended(text.encode(), VARIABLE, WANTED)
+        append_entries(text.encode(), VARIABLE, WANTED)
     assert caught.value.do
     with pytest.raises(Unsupported, match=says):
-        find(text.encode(), VARIABLE)
+        find_assignment(text.encode(), VARIABLE)
 
 
 @pytest.mark.parametrize(
     ("value", "says"),
     [
-        ("a/b,c/d,a/b", "line 1 has entries twice: 'a/b'"),
-        ("a/b,A/b", "line 1 has entries twice: 'A/b'"),
+        ("a/b,c/d,a/b", "line 1 has duplicate entries: 'a/b'"),
+        ("a/b,A/b", "line 1 has duplicate entries: 'A/b'"),
         ("a/b,", "line 1 has entries that are not owner/repo: ''"),
         (",a/b", "line 1 has entries that are not owner/repo: ''"),
         ("a/b,,c/d", "line 1 has entries that are not owner/repo: ''"),
@@ -291,53 +293,53 @@ def test_refused(text: str, says: str) -> None:
         ("ghost", "line 1 has entries that are not owner/repo: 'ghost'"),
     ],
 )
-def test_a_value_that_is_already_wrong(value: str, says: str) -> None:
-    """A poll set that is already wrong is read as it is, and appending to it is refused."""
+def test_append_to_an_invalid_poll_set_is_rejected(value: str, says: str) -> None:
+    """A poll set with invalid entries is read as it is, and appending to it is rejected."""
     source = f'{{ POLL_REPOS = "{value}"; }}'.encode()
-    assert find(source, VARIABLE).entries == tuple(value.split(","))
+    assert find_assignment(source, VARIABLE).entries == tuple(value.split(","))
     with pytest.raises(Drift, match=says):
-        with_appended(source, VARIABLE, WANTED)
+        append_entries(source, VARIABLE, WANTED)
 
 
-def test_a_capital_does_not_make_another_repository() -> None:
-    """The forge takes org/Ghost and org/ghost for one: enrolling the second beside the first is refused."""
-    with pytest.raises(Drift, match="twice: 'org/ghost'"):
-        with_appended(b'{ POLL_REPOS = "org/Ghost"; }', VARIABLE, PollSet(("org/ghost",)))
+def test_entries_that_differ_only_in_case_are_duplicates() -> None:
+    """The forge ignores case, so appending org/ghost next to org/Ghost is rejected."""
+    with pytest.raises(Drift, match="duplicate entries: 'org/ghost'"):
+        append_entries(b'{ POLL_REPOS = "org/Ghost"; }', VARIABLE, PollSet(("org/ghost",)))
 
 
 @pytest.mark.parametrize("entry", ["", "ghost", 'a/b"', "a/${b}", "a/b,c/d", "a/b c", "a/b\n"])
-def test_what_may_be_written(entry: str) -> None:
-    """Only owner/repo is ever written into a file."""
+def test_only_valid_entries_are_appended(entry: str) -> None:
+    """An entry that is not owner/repo is never written."""
     with pytest.raises(ValueError, match="not a poll set to enroll"):
-        with_appended(b'{ POLL_REPOS = "a/b"; }', VARIABLE, PollSet((entry,)))
+        append_entries(b'{ POLL_REPOS = "a/b"; }', VARIABLE, PollSet((entry,)))
 
 
-def test_deep_source() -> None:
-    """A source that is nested very deeply is read, not crashed on."""
+def test_deeply_nested_source_is_read() -> None:
+    """A deeply nested source is read without an error."""
     source = b"{ a = " + b"(" * 5000 + b"1" + b")" * 5000 + b'; POLL_REPOS = "a/b"; }'
-    assert find(source, VARIABLE).entries == ("a/b",)
+    assert find_assignment(source, VARIABLE).entries == ("a/b",)
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes(source: bytes) -> None:
-    """Any bytes at all are read or refused, never anything else."""
+def test_arbitrary_bytes_are_read_or_rejected(source: bytes) -> None:
+    """Arbitrary bytes are read or rejected; no other exception is raised."""
     try:
-        sites(source, VARIABLE)
-        find(source + b' POLL_REPOS = "a/b";', VARIABLE)
+        find_candidates(source, VARIABLE)
+        find_assignment(source + b' POLL_REPOS = "a/b";', VARIABLE)
     except Drift:
         pass
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(sorted(FORMS)), st.data())
-def test_damaged_modules(form: str, data: st.DataObject) -> None:
-    """A module of which a piece was cut out is read or refused; if read, an edit changes only its value."""
+def test_damaged_module_is_read_or_rejected(form: str, data: st.DataObject) -> None:
+    """A module with a piece cut out is read or rejected; if read, an edit changes only the value."""
     whole = module(form, EXISTING)
     start = data.draw(st.integers(len(HEAD.encode()) - 40, len(whole) - len(TAIL)))
     source = whole[:start] + whole[start + data.draw(st.integers(1, 30)) :]
     try:
-        begin, end = find(source, VARIABLE).span
-        changed = with_appended(source, VARIABLE, WANTED)
+        begin, end = find_assignment(source, VARIABLE).span
+        changed = append_entries(source, VARIABLE, WANTED)
     except Drift:
         return
     assert changed[:begin] == source[:begin]

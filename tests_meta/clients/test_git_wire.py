@@ -252,7 +252,7 @@ def test_a_push_over_somebody_elses_commit_is_a_conflict(
     theirs = forge.write(target, {"README.md": "by hand\n"}, branch="main")
     new = forge.write(source, {"README.md": "released\n"}, branch="main")
     workspace.fetch(remote(source), ["refs/heads/main"], store="ghost")
-    with pytest.raises(Conflict, match="not where it was"):
+    with pytest.raises(Conflict, match="changed since it was read"):
         workspace.push(remote(target), "ghost", [("refs/heads/main", old, new)])
     assert target.head() == theirs
 
@@ -309,7 +309,7 @@ def test_a_token_that_may_not_push_is_refused(
 def test_a_wrong_token_is_refused(source: Repository, workspace: Workspace) -> None:
     """git is not left asking for a password at a terminal that nobody watches."""
     wrong = Remote(remote(source).url, BOT, Secret("f" * 40, where="a test"))
-    with pytest.raises(Refused, match="not let in"):
+    with pytest.raises(Refused, match="denied access"):
         workspace.fetch(wrong, ["refs/heads/main"], store="ghost")
 
 

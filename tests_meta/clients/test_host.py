@@ -230,7 +230,7 @@ def test_a_host_key_that_nobody_pinned_is_the_wrong_host(far: RunningSshServer) 
 def test_a_key_that_the_host_does_not_know_is_refused(far: RunningSshServer) -> None:
     """It says which setting to look at."""
     key_pair(stranger := far.folder / "stranger")
-    with pytest.raises(Refused, match="did not let us in") as caught:
+    with pytest.raises(Refused, match="ssh authentication failed") as caught:
         HostReader(replace(far.address, identity_file=stranger)).probe("true", limit_s=LIMIT_S)
     assert "host.user" in caught.value.do
 

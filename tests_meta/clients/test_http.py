@@ -80,7 +80,7 @@ def test_a_silent_server_does_not_hold_a_read_for_ever(server: HttpServer) -> No
     """The tries together end within twice the time limit of one."""
     server.usual = SILENCE
     http, started = client(server.url, timeout_s=0.3), time.monotonic()
-    with pytest.raises(Unreachable, match="stayed silent"):
+    with pytest.raises(Unreachable, match="timed out"):
         http.get("/list")
     assert time.monotonic() - started < 2
     http.close()
@@ -121,7 +121,7 @@ def test_a_status_that_nobody_asked_for_is_no_answer(http: Http, server: HttpSer
 def test_a_page_where_json_was_expected_is_no_answer(http: Http, server: HttpServer) -> None:
     """A portal or a maintenance page answers 200 to everything; that is not the forge speaking."""
     server.usual = Answer(200, b"<html>please log in</html>", {"Content-Type": "text/html"})
-    with pytest.raises(Unreachable, match="no JSON"):
+    with pytest.raises(Unreachable, match="not JSON"):
         http.get("/api/v1/version")
     assert http.get("/x.git/info/refs", json_type=False).content.startswith(b"<html>")
 

@@ -27,7 +27,7 @@ from tests_meta.parallel_worlds import MIRRORED, FaultRun, ParallelWorld, live_d
 from tests_meta.rehearsal.host_world import Answer, HostWorld
 from tests_meta.shipped.units import evaluated, needs
 
-PROPOSED = ROOT / "fixtures" / "rebuild"
+PROPOSED = ROOT / "fixtures" / "shipped" / "rebuild"
 MODULE = PROPOSED / "cc-ci-rebuild.nix"
 FOREIGN = "0" * 39 + "1"
 ROSTER = """\
@@ -269,5 +269,5 @@ def test_a_result_is_read_or_refused() -> None:
     assert (result.succeeded, result.before.number, result.after.path) == (True, 42, "/p")
     assert rebuild.parse_status("LoadState=not-found\n") == (False, None)
     for text in ("{", "[]", json.dumps({**told, "after": 3}), json.dumps({"state": "switched"})):
-        with pytest.raises(Unreachable, match="result is none"):
+        with pytest.raises(Unreachable, match="result is malformed"):
             rebuild.parse_status(f"LoadState=loaded\n{text}")

@@ -204,7 +204,7 @@ def test_a_huge_repository_is_refused_in_one_sentence(forge: ForgeUnderTest, tmp
     head = clone.commit({"a": "b"})
     clone.git("push", "--quiet", "origin", "HEAD:refs/heads/main")
     narrow = Workspace(tmp_path / "narrow", limit_s=LIMIT_S, limit_mb=2)
-    with pytest.raises(Unreachable, match="larger than 2 MB") as caught:
+    with pytest.raises(Unreachable, match="exceeds 2 MB") as caught:
         narrow.fetch(remote(source), ["refs/heads/main"], store="ghost")
     assert "\n" not in str(caught.value)
     assert "limits.git_mb" in caught.value.do

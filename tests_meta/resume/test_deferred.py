@@ -114,9 +114,9 @@ PROBLEMS = [
     (ITEM.replace("**Re-entry trigger:**", "Re-entry trigger:"), 1, "has no 'Re-entry trigger'"),
     (ITEM.replace(" restore loses the database", ""), 1, "has an empty 'Reason for deferral'"),
     (ITEM + "**Filed by:** builder, phase 6\n", 7, "a second 'Filed by'"),
-    (ITEM + ITEM, 7, "stands a second time"),
-    ("```\n" + ITEM, 1, "a code block that is never closed"),
-    ("<!--\n" + ITEM, 1, "a comment that is never closed"),
+    (ITEM + ITEM, 7, "is a duplicate"),
+    ("```\n" + ITEM, 1, "a code block is never closed"),
+    ("<!--\n" + ITEM, 1, "a comment is never closed"),
 ]
 
 
@@ -143,7 +143,7 @@ def test_open_under_closed() -> None:
     assert [(item.slug, item.open) for item in registry.items] == [("ghost-backup", True), ("done", False)]
     (problem,) = registry.problems
     assert problem.line == 3
-    assert "stands under 'Closed deferrals'" in problem.text
+    assert "listed under 'Closed deferrals'" in problem.text
 
 
 LINES = [*ITEM.splitlines(), "", "prose", "## Closed", "```", "<!-- x -->"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.ccci.suites import payload_suites
+from fixtures.ccci.suites import load_payload_suites
 from fixtures.config.site import Ccci
 from fixtures.rehearsal.initial_state import night
 from fixtures.suites.conformity import Template, differences, template_of
@@ -36,7 +36,7 @@ def found(template: Template, layout: str = "functional", **changes: str) -> lis
 
 def test_the_suite_for_hedgedoc_is_like_the_template(template: Template) -> None:
     """What muster carries could have been written at cc-ci."""
-    carried = payload_suites(PAYLOAD)["hedgedoc"]
+    carried = load_payload_suites(PAYLOAD)["hedgedoc"]
     assert differences(carried, template, layout="functional") == []
 
 

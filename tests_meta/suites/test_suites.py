@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fixtures.ccci.suites import Suite, git_blob, named_tests, payload_suites, suites_in, with_names
+from fixtures.ccci.suites import Suite, git_blob, list_tests, load_payload_suites, read_test_names, suites_in
 from fixtures.changes import REGISTRY
 from fixtures.clients.forge import ForgeWriter, MergeCheckPending
 from fixtures.clients.forge_values import TreeEntry
@@ -49,7 +49,7 @@ def gone_through(run: Run) -> dict[str, str]:
 def left_open(world: SuiteWorld, recipe: str) -> Run:
     """A run that proposed a suite for `recipe`, red if it were built, and got no further."""
     run = world.run({recipe: suite(recipe, RED)})
-    files = payload_suites(run.context.payload)[recipe]
+    files = load_payload_suites(run.context.payload)[recipe]
     assert run.context.writer
     SuiteWork(run, run.context.writer, recipe, files).propose()
     assert world.has_branch(run, recipe)
@@ -314,17 +314,17 @@ def test_a_file_called_test_that_holds_none_covers_nothing(world: SuiteWorld) ->
     run = world.run({}, recipes=["mumble"])
     assert run.surveys.now.ccci
     mumble = run.surveys.now.ccci.suites["mumble"]
-    assert mumble.named is not None
-    assert "test_root_answers" in mumble.named["functional/test_health_check.py"]
+    assert mumble.test_names is not None
+    assert "test_root_answers" in mumble.test_names["functional/test_health_check.py"]
     archive = run.context.world.forge.archive(run.context.world.ccci, run.surveys.now.ccci.head)
     assert archive
     # A file whose bytes are not those that the tree lists is not taken for it.
     other = dataclasses.replace(mumble, files=dict.fromkeys(mumble.files, "0" * 40))
-    assert with_names({"mumble": other}, "tests", archive)["mumble"].named is None
-    hollow = dataclasses.replace(mumble, named=dict.fromkeys(mumble.own_tests, ()))
+    assert read_test_names({"mumble": other}, "tests", archive)["mumble"].test_names is None
+    hollow = dataclasses.replace(mumble, test_names=dict.fromkeys(mumble.own_tests, ()))
     assert not hollow.covers
     assert hollow.lacks == "no test in functional/test_health_check.py, functional/test_web_client.py"
-    assert with_names({"mumble": mumble}, "tests", b"no archive")["mumble"].named is None
+    assert read_test_names({"mumble": mumble}, "tests", b"no archive")["mumble"].test_names is None
 
 
 @pytest.mark.parametrize(
@@ -339,7 +339,7 @@ def test_a_file_called_test_that_holds_none_covers_nothing(world: SuiteWorld) ->
 )
 def test_named_tests_are_those_that_pytest_would_collect(text: str, names: tuple[str, ...]) -> None:
     """Functions `test…` and methods of `Test…`; what does not parse has none."""
-    assert named_tests(text.encode()) == names
+    assert list_tests(text.encode()) == names
 
 
 def test_folders_that_are_no_recipe_are_no_suites() -> None:
@@ -368,8 +368,8 @@ def test_a_forge_hands_out_a_commit_with_all_its_files(forge: ForgeUnderTest) ->
     path = f"{remote.api}/archive/{remote.head()}.tar.gz"
     answer = forge.until(lambda: (got := forge.api().get(path)).status_code == 200 and got, "the archive")
     blobs = {name.removeprefix("tests/ghost/"): git_blob(text.encode()) for name, text in files.items()}
-    (read,) = with_names({"ghost": Suite("ghost", blobs)}, "tests", answer.content).values()
-    assert read.named == {"functional/test_front_page.py": ("test_front_page_answers",)}
+    (read,) = read_test_names({"ghost": Suite("ghost", blobs)}, "tests", answer.content).values()
+    assert read.test_names == {"functional/test_front_page.py": ("test_front_page_answers",)}
     assert forge.api().get(f"{remote.api}/archive/{'0' * 40}.tar.gz").status_code == 500
 
 
