@@ -22,7 +22,7 @@ pytestmark = pytest.mark.dependency(depends=["phase 0"], scope="session")
 
 def test_it_was_brought_up_to_date(recipe: str, mirrors: Mirrors, expect: Expectation) -> None:
     """Created, moved forward, or left alone because nothing was missing; never overwritten."""
-    expect.settled(mirrors[recipe])
+    expect.success(mirrors[recipe])
 
 
 def _seen(recipe: str, mirrors: Mirrors, expect: Expectation) -> Repository | None:
@@ -35,7 +35,7 @@ def _seen(recipe: str, mirrors: Mirrors, expect: Expectation) -> Repository | No
 
 
 def test_it_exists(recipe: str, context: Context, mirrors: Mirrors, expect: Expectation) -> None:
-    expect.applied(mirrors[recipe].planned, "the mirror")
+    expect.after_apply(mirrors[recipe].planned, "the mirror")
     url = f"{context.site.forge.url}/api/v1/repos/{context.world.mirror(recipe)}"
     seen = _seen(recipe, mirrors, expect)
     expect.equal(
@@ -47,7 +47,7 @@ def test_it_exists(recipe: str, context: Context, mirrors: Mirrors, expect: Expe
 
 
 def test_it_is_not_empty(recipe: str, mirrors: Mirrors, expect: Expectation) -> None:
-    expect.applied(mirrors[recipe].planned, "its content")
+    expect.after_apply(mirrors[recipe].planned, "its content")
     seen = _seen(recipe, mirrors, expect)
     expect.true(
         "the mirror",
@@ -58,7 +58,7 @@ def test_it_is_not_empty(recipe: str, mirrors: Mirrors, expect: Expectation) -> 
 
 
 def test_its_default_branch_is_main(recipe: str, mirrors: Mirrors, expect: Expectation) -> None:
-    expect.applied(mirrors[recipe].planned, "its default branch")
+    expect.after_apply(mirrors[recipe].planned, "its default branch")
     seen = _seen(recipe, mirrors, expect)
     expect.equal("its default branch", expected=MAIN, seen=seen.default_branch if seen else "missing")
 
@@ -66,7 +66,7 @@ def test_its_default_branch_is_main(recipe: str, mirrors: Mirrors, expect: Expec
 def test_its_head_is_upstreams_head(
     recipe: str, context: Context, surveys: Surveys, mirrors: Mirrors, expect: Expectation
 ) -> None:
-    expect.applied(mirrors[recipe].planned, "its head")
+    expect.after_apply(mirrors[recipe].planned, "its head")
     expect.read(f"mirror {recipe}")
     if (late := surveys.lags.get(recipe)) and late.tolerated:
         grace_h = context.site.limits.mirror_grace_h
@@ -83,7 +83,7 @@ def test_its_head_is_upstreams_head(
 
 
 def test_it_has_upstreams_tags(recipe: str, surveys: Surveys, mirrors: Mirrors, expect: Expectation) -> None:
-    expect.applied(mirrors[recipe].planned, "its tags")
+    expect.after_apply(mirrors[recipe].planned, "its tags")
     expect.read(f"mirror {recipe}")
     upstream, late = mirrors.survey.upstreams.get(recipe), surveys.lags.get(recipe)
     missing = (mirrors.survey.mirrors.get(recipe) or Refs("")).missing_tags(upstream or Refs(""))
@@ -96,7 +96,7 @@ def test_it_has_upstreams_tags(recipe: str, surveys: Surveys, mirrors: Mirrors, 
 
 
 def test_it_is_private_like_its_siblings(recipe: str, mirrors: Mirrors, expect: Expectation) -> None:
-    expect.applied(mirrors[recipe].planned, "its visibility")
+    expect.after_apply(mirrors[recipe].planned, "its visibility")
     seen = _seen(recipe, mirrors, expect)
     expect.true(
         "the mirror",

@@ -19,13 +19,13 @@ pytestmark = pytest.mark.dependency(depends=["phase 1"], scope="session")
 
 def test_the_carried_suite_is_in_ccci(carried: str, suites: Suites, expect: Expectation) -> None:
     """It was there already, or it was proposed, proven and merged."""
-    expect.settled(suites.proposals[carried].outcome)
+    expect.success(suites.proposals[carried].outcome)
 
 
 def test_its_proposal_was_one_commit(carried: str, suites: Suites, expect: Expectation) -> None:
     proposal = suites.proposals[carried]
-    expect.known(not proposal.outcome.planned, "the proposal")
-    expect.stands_on(proposal.outcome.error)
+    expect.only_if_known(not proposal.outcome.planned, "the proposal")
+    expect.depends_on(proposal.outcome.error)
     if proposal.outcome.state == "unchanged":
         expect.true("what had to be proposed", True, expected="nothing", seen=proposal.outcome.message)
         return
@@ -40,8 +40,8 @@ def test_its_proposal_was_one_commit(carried: str, suites: Suites, expect: Expec
 def test_its_verdict_vouches_for_these_tests(carried: str, suites: Suites, expect: Expectation) -> None:
     """Green, at the proposed head, and every file of tests is among what ran."""
     proposal = suites.proposals[carried]
-    expect.known(not proposal.outcome.planned, "the verdict")
-    expect.stands_on(proposal.outcome.error)
+    expect.only_if_known(not proposal.outcome.planned, "the verdict")
+    expect.depends_on(proposal.outcome.error)
     if proposal.outcome.state == "unchanged":
         expect.true("what had to be proven", True, expected="nothing", seen=proposal.outcome.message)
         return
@@ -58,7 +58,7 @@ def test_its_verdict_vouches_for_these_tests(carried: str, suites: Suites, expec
 
 def test_it_is_covered(recipe: str, context: Context, suites: Suites, expect: Expectation) -> None:
     proposal = suites.proposals.get(recipe)
-    expect.applied(proposal is not None and proposal.outcome.planned, "its suite")
+    expect.after_apply(proposal is not None and proposal.outcome.planned, "its suite")
     suite = suites.survey.demand_ccci().suites.get(recipe, Suite(recipe))
     expect.true(
         f"{context.site.ccci.tests_dir}/{recipe}/",

@@ -24,7 +24,7 @@ def test_it_is_covered_before_it_is_polled(
     """In the poll set only with a suite; one whose suite this run has yet to propose was polled before."""
     suites = enrollment.survey.demand_ccci().suites
     planned = any(step.recipe == recipe and step.phase == 2 for step in record.planned)
-    expect.applied(planned, "its suite")
+    expect.after_apply(planned, "its suite")
     expect.true(
         f"the suite of {recipe}",
         suites.get(recipe, Suite(recipe)).covers,
@@ -36,7 +36,7 @@ def test_it_is_covered_before_it_is_polled(
 def test_it_is_in_the_poll_set(
     recipe: str, context: Context, enrollment: Enrollment, expect: Expectation
 ) -> None:
-    expect.settled(enrollment[recipe])
+    expect.success(enrollment[recipe])
     entries = enrollment.in_git.entries
     entry = context.world.mirror(recipe)
     expect.equal(
@@ -55,7 +55,7 @@ def test_the_poll_set_is_exactly_the_roster(
 
     A plan asserts it of the file that it would leave.
     """
-    expect.applied(enrollment.drifted, "the poll set")
+    expect.after_apply(enrollment.drifted, "the poll set")
     entries = context.roster.poll_entries(org=context.site.forge.org, ccci_repository=context.world.ccci)
     wanted = tuple(e for e in entries if e.rsplit("/", 1)[1] not in excluded or e in enrollment.wanted.entries)
     expect.equal(
@@ -68,7 +68,7 @@ def test_the_poll_set_is_exactly_the_roster(
 
 def test_only_that_value_was_changed(enrollment: Enrollment, expect: Expectation) -> None:
     """Cut the value out of the file before and after: the rest is the same bytes."""
-    expect.stands_on(enrollment.problem)
+    expect.depends_on(enrollment.problem)
     rest = [
         file.content[: file.found.span[0]] + file.content[file.found.span[1] :]
         for file in (enrollment.before, enrollment.after)
@@ -84,7 +84,7 @@ def test_only_that_value_was_changed(enrollment: Enrollment, expect: Expectation
 
 def test_the_file_still_evaluates(enrollment: Enrollment, expect: Expectation) -> None:
     """By nix where it is installed here; otherwise the host evaluates it before it deploys."""
-    expect.stands_on(enrollment.problem)
+    expect.depends_on(enrollment.problem)
     assert enrollment.after is not None
     evaluated = enrollment.after.evaluated
     if evaluated.entries is None:

@@ -23,14 +23,14 @@ pytestmark = pytest.mark.dependency(depends=["phase 3"], scope="session")
 
 def test_it_was_deployed_or_needed_nothing(deployment: Deployment, expect: Expectation) -> None:
     expect.no_problem(deployment.problem, what="the deploy")
-    expect.settled(deployment.outcome)
+    expect.success(deployment.outcome)
 
 
 def test_the_checkout_is_the_committed_head(
     context: Context, deployment: Deployment, expect: Expectation
 ) -> None:
-    expect.stands_on(deployment.problem)
-    expect.applied(deployment.planned, "the checkout")
+    expect.depends_on(deployment.problem)
+    expect.after_apply(deployment.planned, "the checkout")
     expect.read("host")
     checkout = deployment.survey.demand_host().checkout
     expect.equal(
@@ -43,8 +43,8 @@ def test_the_checkout_is_the_committed_head(
 
 def test_the_configuration_is_this_hosts(context: Context, deployment: Deployment, expect: Expectation) -> None:
     """Once, this host was switched to another machine's configuration and came up in emergency mode."""
-    expect.stands_on(deployment.problem)
-    expect.known(bool(deployment.built) or context.writer is not None, "the evaluated configuration")
+    expect.depends_on(deployment.problem)
+    expect.only_if_known(bool(deployment.built) or context.writer is not None, "the evaluated configuration")
     host = context.site.host
     expect.equal(
         f"host name and root device of {host.flake_uri}",
@@ -56,8 +56,8 @@ def test_the_configuration_is_this_hosts(context: Context, deployment: Deploymen
 def test_the_running_system_is_the_built_one(
     context: Context, deployment: Deployment, expect: Expectation
 ) -> None:
-    expect.stands_on(deployment.problem)
-    expect.known(bool(deployment.built) or context.writer is not None, "the built system")
+    expect.depends_on(deployment.problem)
+    expect.only_if_known(bool(deployment.built) or context.writer is not None, "the built system")
     system = deployment.survey.demand_host().system
     expect.equal(
         "the running system",
@@ -70,7 +70,7 @@ def test_the_running_system_is_the_built_one(
 
 def test_the_bridge_runs(context: Context, deployment: Deployment, expect: Expectation) -> None:
     expect.read("host")
-    expect.applied(deployment.planned, "the new bridge")
+    expect.after_apply(deployment.planned, "the new bridge")
     bridge = deployment.survey.demand_host().bridge
     expect.equal(
         f"the state of {context.site.bridge.service}",
@@ -84,8 +84,8 @@ def test_a_new_bridge_polls_the_new_set(
     surveys: Surveys, enrollment: Enrollment, deployment: Deployment, expect: Expectation
 ) -> None:
     """A changed environment means a new task; the image may stay the same."""
-    expect.stands_on(deployment.problem)
-    expect.known(not deployment.planned, "the new task")
+    expect.depends_on(deployment.problem)
+    expect.only_if_known(not deployment.planned, "the new task")
     before, now = surveys.baseline.demand_host().bridge, deployment.survey.demand_host().bridge
     if before.poll_set == enrollment.wanted.csv:
         expect.equal("the poll set that already ran", expected=enrollment.wanted.csv, seen=now.poll_set)
@@ -102,8 +102,8 @@ def test_three_poll_sets_are_one(
     context: Context, enrollment: Enrollment, deployment: Deployment, expect: Expectation
 ) -> None:
     """In git, in the host's checkout, and in the running task; only the last one means polled."""
-    expect.stands_on(deployment.problem)
-    expect.applied(deployment.planned, "the deployed poll set")
+    expect.depends_on(deployment.problem)
+    expect.after_apply(deployment.planned, "the deployed poll set")
     host = deployment.survey.demand_host()
     on_host = nix_edit.find_assignment(host.checkout_poll_file or b"{}", context.site.ccci.poll_variable).entries
     running = running_poll_set(deployment.survey) or PollSet(())
@@ -117,9 +117,9 @@ def test_it_is_polled(
     expect.read("host")
     running = running_poll_set(deployment.survey) or PollSet(())
     entry = context.world.mirror(recipe)
-    expect.applied(deployment.planned and entry not in running.entries, "the running poll set")
+    expect.after_apply(deployment.planned and entry not in running.entries, "the running poll set")
     was = running_poll_set(surveys.baseline) or PollSet(())
-    expect.stands_on(deployment.problem if entry not in was.entries else None)
+    expect.depends_on(deployment.problem if entry not in was.entries else None)
     expect.true(
         "the environment of the running bridge",
         entry in running.entries,

@@ -36,13 +36,13 @@ def test_the_bridge_says_that_it_watches_them_all(
         seen=seen,
         check=f"ssh {context.site.host.address} docker service logs {context.site.bridge.service}",
     )
-    expect.applied(any(step.phase in (3, 4) for step in record.planned), "the new poll set")
+    expect.after_apply(any(step.phase in (3, 4) for step in record.planned), "the new poll set")
     wanted = {context.world.ccci, *(context.world.mirror(name) for name in excluded.remaining())}
     expect.nothing("recipes that it does not watch", sorted(wanted - set(entries)))
 
 
 def test_a_comment_starts_a_build(canary: str, triggers: Triggers, expect: Expectation) -> None:
-    expect.applied(canary in triggers.planned, "the trigger")
+    expect.after_apply(canary in triggers.planned, "the trigger")
     verdict = triggers.verdicts.get(canary)
     expect.true(
         f"a build of {canary} since it was enrolled",
@@ -55,7 +55,7 @@ def test_a_comment_starts_a_build(canary: str, triggers: Triggers, expect: Expec
 
 def test_its_outcome_comes_back(canary: str, context: Context, triggers: Triggers, expect: Expectation) -> None:
     """As a commit status of the right context, from the bridge, about that build."""
-    expect.applied(canary in triggers.planned, "the report")
+    expect.after_apply(canary in triggers.planned, "the report")
     verdict = triggers.verdicts.get(canary)
     expect.true(
         f"the verdict of {canary}",
@@ -81,7 +81,7 @@ def test_its_newest_verdict_is_no_new_red(
     recipe: str, context: Context, triggers: Triggers, expect: Expectation
 ) -> None:
     """Green, or red for a reason that the roster names, or that stood before anybody looked, or the machine's."""
-    expect.known(context.mode is not Mode.PLAN, f"what the verdict of {recipe} means")
+    expect.only_if_known(context.mode is not Mode.PLAN, f"what the verdict of {recipe} means")
     stands = triggers.standings[recipe]
     expect.true(
         f"the newest verdict of {recipe}",
@@ -96,7 +96,7 @@ def test_its_excuse_for_being_red_holds(
     recipe: str, context: Context, triggers: Triggers, expect: Expectation
 ) -> None:
     """Where the roster expects red: it is red, and the last day of the excuse has not passed."""
-    expect.known(context.mode is not Mode.PLAN, f"whether {recipe} is excused")
+    expect.only_if_known(context.mode is not Mode.PLAN, f"whether {recipe} is excused")
     stands = triggers.standings[recipe]
     until = f"holds until {stands.excuse.until}, and it is red" if stands.excuse else "none is needed"
     expect.true(

@@ -25,7 +25,7 @@ def test_the_deferred_work_is_released(
 ) -> None:
     release = resumption.releases[item]
     planned = any(step.phase < 5 for step in record.planned)
-    expect.applied(planned and not release.released, f"{item} waits for {', '.join(release.waits_for)}")
+    expect.after_apply(planned and not release.released, f"{item} waits for {', '.join(release.waits_for)}")
     expect.nothing(f"what {item} still waits for", release.waits_for)
 
 
@@ -45,7 +45,7 @@ def test_it_has_passed_muster(
         "polled": polled(context, surveys, recipe),
     }
     missing = [name for name, cell in reached.items() if not cell.ok]
-    expect.applied(
+    expect.after_apply(
         bool(missing) and any(step.phase < 5 for step in record.planned), f"{recipe}: {', '.join(missing)}"
     )
     expect.nothing(f"what {recipe} has not reached", missing)
