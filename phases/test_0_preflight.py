@@ -22,6 +22,7 @@ from fixtures.run.surveys import Surveys
 pytestmark = pytest.mark.dependency(scope="session")
 
 
+@pytest.mark.system("forge")
 def test_the_forge_answers(context: Context, surveys: Surveys, expect: Expectation) -> None:
     expect.read("forge")
     expect.true(
@@ -33,6 +34,7 @@ def test_the_forge_answers(context: Context, surveys: Surveys, expect: Expectati
     )
 
 
+@pytest.mark.system("forge")
 def test_the_token_is_the_bots(context: Context, surveys: Surveys, expect: Expectation) -> None:
     expect.read("forge account")
     expect.equal(
@@ -43,6 +45,7 @@ def test_the_token_is_the_bots(context: Context, surveys: Surveys, expect: Expec
     )
 
 
+@pytest.mark.system("forge")
 def test_the_token_has_the_scope(scope: str, preflight: Preflight, expect: Expectation) -> None:
     if scope == "read:user":
         expect.read("forge account")
@@ -67,6 +70,7 @@ def test_the_token_has_the_scope(scope: str, preflight: Preflight, expect: Expec
     )
 
 
+@pytest.mark.system("forge")
 def test_the_organisation_can_be_read(context: Context, surveys: Surveys, expect: Expectation) -> None:
     expect.read("organisation")
     expect.read("pull requests")
@@ -79,6 +83,7 @@ def test_the_organisation_can_be_read(context: Context, surveys: Surveys, expect
     )
 
 
+@pytest.mark.system("drone")
 def test_drone_knows_us(context: Context, surveys: Surveys, expect: Expectation) -> None:
     expect.read("drone account")
     expect.read("drone")
@@ -92,6 +97,7 @@ def test_drone_knows_us(context: Context, surveys: Surveys, expect: Expectation)
 
 
 @pytest.mark.parametrize("mark", ["machine_id", "hostname", "root_device"])
+@pytest.mark.system("host")
 def test_the_host_is_the_one_that_was_meant(mark: str, run: Run, expect: Expectation) -> None:
     expect.read("host")
     seen = run.surveys.baseline.demand_host().identity
@@ -103,7 +109,9 @@ def test_the_host_is_the_one_that_was_meant(mark: str, run: Run, expect: Expecta
     )
 
 
-@pytest.mark.parametrize("server", ["forge", "drone", "host"])
+@pytest.mark.parametrize(
+    "server", [pytest.param(name, marks=pytest.mark.system(name)) for name in ("forge", "drone", "host")]
+)
 def test_its_clock_is_allowed_for(
     server: str, context: Context, record: Recorder, surveys: Surveys, preflight: Preflight, expect: Expectation
 ) -> None:
@@ -117,6 +125,7 @@ def test_its_clock_is_allowed_for(
     )
 
 
+@pytest.mark.system("upstream")
 def test_upstream_has_the_recipe(
     recipe: str, context: Context, surveys: Surveys, preflight: Preflight, expect: Expectation
 ) -> None:
@@ -143,6 +152,7 @@ def test_upstream_has_the_recipe(
         )
 
 
+@pytest.mark.system("host")
 def test_there_is_something_to_come_back_to(surveys: Surveys, expect: Expectation) -> None:
     """The baseline holds the poll set, the running system and the bridge's task."""
     expect.read("host")
@@ -161,6 +171,7 @@ def test_there_is_something_to_come_back_to(surveys: Surveys, expect: Expectatio
     )
 
 
+@pytest.mark.system("host")
 def test_nothing_was_written(
     context: Context, record: Recorder, preflight: Preflight, expect: Expectation
 ) -> None:

@@ -6,6 +6,7 @@ The forge is the embedded one, and a real Gitea where one is given; what stands 
 from __future__ import annotations
 
 import json
+import runpy
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,6 +30,7 @@ from tests_meta.rehearsal.forge_server import BOT, ForgeUnderTest, Remote, forge
 from tests_meta.reports import sample_runs
 
 __all__ = ["forge"]
+PREFLIGHT = Path(__file__).parents[2] / "phases" / "test_0_preflight.py"
 FIRST = datetime(2026, 6, 2, 0, 13, tzinfo=UTC)
 EVIL = (
     "branch `x` by @alice and @recipe-maintainers/owners fixes #1, see recipe-maintainers/cc-ci#1 and !1 "
@@ -56,7 +58,12 @@ def finding(what: str = "main is apart from upstream", recipe: str | None = "gho
 
 
 def failed(
-    phase: int, title: str, recipe: str | None = None, system: System | None = None, *, reason: str = Reason.ASSERTED
+    phase: int,
+    title: str,
+    recipe: str | None = None,
+    system: System | None = None,
+    *,
+    reason: str = Reason.ASSERTED,
 ) -> Assertion:
     return Assertion(
         f"phases/test_{phase}.py::x",
@@ -305,6 +312,29 @@ def test_a_dead_host_is_one_finding(healthy: RunRecord) -> None:
     assert ids(
         replace(healthy, exit=1, assertions=tuple(failed(0, title, system=System.HOST) for title in titles))
     ) == ["preflight-host"]
+
+
+@pytest.mark.parametrize(
+    ("system", "expected"),
+    [(System.FORGE, "preflight-forge"), (System.DRONE, "preflight-drone"), (System.HOST, "preflight-host"),
+     (None, "preflight-forge")],
+)  # fmt: skip
+def test_a_preflight_failure_is_named_for_its_system(
+    healthy: RunRecord, system: System | None, expected: str
+) -> None:
+    """By what the test declares, whatever its title says; a record that declares nothing counts as the forge."""
+    one = failed(0, "the drone of the host was written", system=system)
+    assert ids(replace(healthy, exit=1, assertions=(one,))) == [expected]
+
+
+def test_every_preflight_test_declares_its_system() -> None:
+    """Except the gate, which only repeats the others."""
+    for name, function in runpy.run_path(str(PREFLIGHT)).items():
+        if name.startswith("test_") and name != "test_gate":
+            own = list(function.pytestmark)
+            values = [value for mark in own if mark.name == "parametrize" for value in mark.args[1]]
+            marks = own + [mark for value in values for mark in getattr(value, "marks", ())]
+            assert [System(mark.args[0]) for mark in marks if mark.name == "system"], name
 
 
 def test_a_dead_upstream_is_one_finding(healthy: RunRecord) -> None:
