@@ -91,8 +91,9 @@ def ask_for_a_build(settings: WorldSettings, recipe: str) -> str:
     world_view = WorldView(settings)
     known = {build["number"] for build in world_view.builds()}
     branch = f"try-{len(known)}"
-    change = {"content": "", "message": "Try", "new_branch": branch, "branch": "main"}
-    _post(settings, f"{repo}/contents/{branch}.txt", change)
+    file = {"operation": "create", "path": f"{branch}.txt", "content": ""}
+    change = {"files": [file], "message": "Try", "new_branch": branch, "branch": "main"}
+    _post(settings, f"{repo}/contents", change)
     pull = _post(settings, f"{repo}/pulls", {"head": branch, "base": "main", "title": f"Try {len(known)}"})
     _await_two_polls(world_view, recipe)
     asked = _post(settings, f"{repo}/issues/{pull['number']}/comments", {"body": "!testme"})

@@ -28,7 +28,7 @@ ASKED = {
         SELECT p.repo_id, p.number, p.head_branch, p.base_branch,
                CASE WHEN i.closed THEN 'closed' ELSE 'open' END, p.merged_sha
         FROM pulls p JOIN issues i ON i.id = p.issue_id ORDER BY p.id""",
-    "comments": "SELECT issue_id, body, author_id FROM comments WHERE kind = 'comment' ORDER BY id",
+    "comments": "SELECT issue_id, body, author_id FROM comments ORDER BY id",
 }
 ASKED_OF_GITEA = {
     "repositories": """

@@ -51,7 +51,7 @@ MIRRORS = {name: [FIRST] for name in NAMES} | {
 def prepare(settings: WorldSettings) -> None:
     Nights(settings, Path()).prepare()
     upstream, forge = Store(settings.upstream_dir), Store(settings.forge_dir)
-    upstream.create_user("upstream-bot", id=2, admin=True)
+    upstream.create_user("upstream-bot", id=2)
     upstream.create_org(settings.upstream_owner, owners=["upstream-bot"])
     for name in NAMES:
         histories.write(upstream.create_repo(settings.upstream_owner, name), UPSTREAM[name])

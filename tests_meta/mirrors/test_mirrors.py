@@ -107,7 +107,8 @@ def _a_branch(person: Person, _: WorldView) -> None:
 
 def _a_commit(person: Person, _: WorldView) -> None:
     content = base64.b64encode(b"mine\n").decode()
-    made = person("POST", "/contents/mine.txt", content=content, message="Mine", branch="main")
+    file = {"operation": "create", "path": "mine.txt", "content": content}
+    made = person("POST", "/contents", files=[file], message="Mine", branch="main")
     assert made.status_code == 201
 
 

@@ -33,7 +33,6 @@ TOKENS = {
     "reader": (BOT, "read:repository"),
     "issues": (BOT, "write:issue"),
     "organizer": (BOT, "write:organization"),
-    "public": (BOT, f"public-only,{WORK}"),
     "alice": ("alice", WORK),
     "mallory": ("mallory", WORK),
 }
@@ -114,7 +113,7 @@ class EmbeddedForge:
     def _seed(self) -> None:
         for directory in (self.settings.forge_dir, self.settings.upstream_dir):
             store = Store(directory)
-            store.create_user("root", admin=True)
+            store.create_user("root")
             store.create_user(BOT, id=64)
             store.create_user("alice")
             store.create_user("mallory")

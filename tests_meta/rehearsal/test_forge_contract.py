@@ -1,4 +1,4 @@
-"""What a client may rely on of the forge's API: who is let in, which error wins, paging, repositories.
+"""The forge's API: authentication, order of errors, paging, organisations and repositories.
 
 Every test runs against the embedded forge, and with ``MUSTER_GITEA_BIN`` against a real Gitea as well. The
 files ``test_forge_contract_*.py`` cover git, files, pull requests and discussions in the same way.
@@ -26,26 +26,14 @@ def basic(name: str, password: str) -> str:
     return "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()
 
 
-def test_health_and_version_need_nobody(forge: ForgeUnderTest) -> None:
-    """Readiness and version are told to everybody."""
-    assert forge.api("").get(forge.url + "/api/healthz").json()["status"] == "pass"
+def test_version_needs_no_token(forge: ForgeUnderTest) -> None:
+    """Everybody may read the version."""
     (version,) = get(forge, "/version").json().values()
     assert re.fullmatch(r"1\.2\d\.\d+", version)
 
 
-def test_settings_tell_the_caps(forge: ForgeUnderTest) -> None:
-    """The paging caps can be asked for."""
-    newer = {} if forge.before(1, 24) else {"default_max_response_size": 104857600}
-    assert forge.api("").get("/settings/api").json() == newer | {
-        "max_response_items": 50,
-        "default_paging_num": 30,
-        "default_git_trees_per_page": 1000,
-        "default_max_blob_size": 10485760,
-    }
-
-
 @pytest.mark.parametrize("scheme", ["token", "Token", "bearer", "BEARER"])
-@pytest.mark.parametrize("path", ["/version", f"/orgs/{PUBLIC_ORG}"])
+@pytest.mark.parametrize("path", ["/version", f"/orgs/{PUBLIC_ORG}/repos"])
 def test_an_unknown_token_is_refused_everywhere(forge: ForgeUnderTest, scheme: str, path: str) -> None:
     """A token that does not exist is a 401 on every route, public ones included."""
     answer = get(forge, path, f"{scheme} {'0' * 40}")
@@ -75,21 +63,15 @@ def test_schemes_are_read_in_any_case(forge: ForgeUnderTest, scheme: str) -> Non
     assert (answer.status_code, answer.json()["login"]) == (200, "autonomic-bot")
 
 
-@pytest.mark.parametrize("form", [("anybody", "T"), ("T", ""), ("T", "x-oauth-basic")])
-def test_basic_takes_a_token_on_either_side(forge: ForgeUnderTest, form: tuple[str, str]) -> None:
-    """A token is a password for any name, or a name without a password."""
-    name, password = (part.replace("T", forge.server.tokens["operator"]) for part in form)
-    assert get(forge, "/user", basic(name, password)).json()["login"] == "autonomic-bot"
+def test_basic_takes_a_token_as_the_password_of_any_name(forge: ForgeUnderTest) -> None:
+    """The account is the token's, whatever the name says; an unknown token is a 401."""
+    assert (
+        get(forge, "/user", basic("anybody", forge.server.tokens["operator"])).json()["login"] == "autonomic-bot"
+    )
     assert get(forge, "/version", basic("anybody", "0" * 40)).status_code == 401
 
 
-def test_a_token_in_the_query_goes_before_the_header(forge: ForgeUnderTest) -> None:
-    """``?token=`` is read first, so a parameter of that name of one's own is a 401."""
-    good = f"token {forge.server.tokens['operator']}"
-    assert get(forge, "/version?token=nonsense", good).status_code == 401
-
-
-def test_a_missing_scope_is_told_in_full(forge: ForgeUnderTest) -> None:
+def test_a_missing_scope_is_named_in_full(forge: ForgeUnderTest) -> None:
     """403 names the scope that the route needs and those that the token has."""
     answer = forge.api("reader").get("/user")
     assert answer.status_code == 403
@@ -130,7 +112,6 @@ def test_private_things_do_not_exist_for_strangers(forge: ForgeUnderTest) -> Non
     for token in ("", "mallory"):
         assert forge.api(token).get(remote.api).status_code == 404
         assert forge.api(token).post(remote.api + "/pulls", json={}).status_code == 404
-        assert forge.api(token).get(f"/orgs/{ORG}").status_code == 404
 
 
 def test_public_things_can_be_read_and_not_written(forge: ForgeUnderTest) -> None:
@@ -144,7 +125,8 @@ def test_public_things_can_be_read_and_not_written(forge: ForgeUnderTest) -> Non
     assert stranger.status_code == 403
     assert stranger.json()["message"] == "user should have a permission to write to a repo"
     assert forge.api("mallory").delete(remote.api).status_code == 403
-    assert forge.api("mallory").get(remote.api + "/branch_protections").status_code == 403
+    protected = forge.api("mallory").post(remote.api + "/branch_protections", json={"rule_name": "main"})
+    assert protected.status_code == 403
 
 
 def test_members_write_but_do_not_own(forge: ForgeUnderTest) -> None:
@@ -154,44 +136,23 @@ def test_members_write_but_do_not_own(forge: ForgeUnderTest) -> None:
     assert alice.get(remote.api).json()["permissions"] == {"admin": False, "push": True, "pull": True}
     assert alice.post(remote.api + "/branches", json={"new_branch_name": "x"}).status_code == 201
     assert alice.delete(remote.api).json()["message"] == "user should be the owner of the repo"
-    refused = alice.get(remote.api + "/branch_protections")
+    refused = alice.post(remote.api + "/branch_protections", json={"rule_name": "main"})
     assert "admin write of a repository" in refused.json()["message"]
     made = alice.post(f"/orgs/{ORG}/repos", json={"name": "mine"})
     assert (made.status_code, "not allowed to create" in made.text) == (403, True)
 
 
-def test_a_public_only_token_sees_nothing_private(forge: ForgeUnderTest) -> None:
-    """`public-only` is a 403 on private repositories and organisations."""
-    remote = forge.new_repo()
-    answer = forge.api("public").get(remote.api)
-    assert (answer.status_code, answer.json()["message"]) == (403, "token scope is limited to public repos")
-    assert forge.api("public").get(f"/orgs/{ORG}").status_code == 403
-    assert forge.api("public").get(f"/orgs/{PUBLIC_ORG}").status_code == 200
-
-
-def test_sudo_is_for_administrators(forge: ForgeUnderTest) -> None:
-    """A site administrator acts for anybody; others are refused."""
-    acting = forge.api("admin").get("/user", headers={"Sudo": "alice"})
-    assert acting.json()["login"] == "alice"
-    assert forge.api("admin").get("/user", headers={"Sudo": "nobody"}).status_code == 404
-    refused = forge.api().get("/user", headers={"Sudo": "alice"})
-    assert (refused.status_code, refused.json()["message"]) == (403, "Only administrators allowed to sudo.")
-
-
-def test_membership_is_told_to_members(forge: ForgeUnderTest) -> None:
-    """204 for a member, 404 for others and for unknown names; strangers are sent to the public membership."""
+def test_membership_is_shown_to_members(forge: ForgeUnderTest) -> None:
+    """204 for a member, 404 for others and for unknown names."""
     bot = forge.api()
     assert bot.get(f"/orgs/{ORG}/members/alice").status_code == 204
     assert bot.get(f"/orgs/{ORG}/members/mallory").status_code == 404
     assert bot.get(f"/orgs/{ORG}/members/nobody").status_code == 404
     assert forge.api("mallory").get(f"/orgs/{ORG}/members/mallory").status_code == 404
-    sent = forge.api("mallory").get(f"/orgs/{PUBLIC_ORG}/members/autonomic-bot")
-    assert sent.status_code == 303
-    assert sent.headers["Location"].endswith(f"/orgs/{PUBLIC_ORG}/public_members/autonomic-bot")
 
 
 def test_a_new_repository_is_empty(forge: ForgeUnderTest) -> None:
-    """201; empty, its default branch named although there is none, all merge styles on."""
+    """201; empty, and its default branch is named although there is none."""
     answer = forge.api().post(
         f"/orgs/{ORG}/repos", json={"name": "fresh", "private": True, "default_branch": "trunk"}
     )
@@ -208,13 +169,6 @@ def test_a_new_repository_is_empty(forge: ForgeUnderTest) -> None:
         "html_url": f"{forge.url}/{ORG}/fresh",
         "url": f"{forge.url}/api/v1/repos/{ORG}/fresh",
         "permissions": {"admin": True, "push": True, "pull": True},
-        "allow_merge_commits": True,
-        "allow_squash_merge": True,
-        "allow_rebase": True,
-        "default_merge_style": "merge",
-        "object_format_name": "sha1",
-        "open_pr_counter": 0,
-        "topics": [],
     }
     assert {name: made[name] for name in wanted} == wanted
 
@@ -230,7 +184,6 @@ def test_an_empty_repository_answers_oddly(forge: ForgeUnderTest) -> None:
     assert (tree.status_code, tree.json()["message"]) == (400, "sha not found [main]")
     assert bot.get(remote.api + "/contents").status_code == (200 if forge.before(1, 24) else 404)
     assert bot.get(remote.api + "/branches/main").status_code == 404
-    assert bot.get(remote.api + "/raw/a").status_code == (500 if forge.before(1, 24) else 404)
     assert bot.post(remote.api + "/branches", json={"new_branch_name": "x"}).status_code == 404
     assert bot.get(remote.api + "/pulls").status_code == 404
 
@@ -242,8 +195,6 @@ def test_an_empty_repository_answers_oddly(forge: ForgeUnderTest) -> None:
         ({"name": ""}, 422, "[Name]: Required"),
         ({"name": "a b"}, 422, "[Name]: "),
         ({"name": "a" * 101}, 422, "[Name]: MaxSize"),
-        ({"name": "."}, 422, "name is reserved [name: .]"),
-        ({"name": "x.git"}, 422, "name pattern is not allowed [pattern: *.git]"),
         ({"name": 7}, 422, "[]: "),
         ({"name": "x", "private": "yes"}, 422, "[]: "),
         ({"name": "x", "default_branch": "a..b"}, 422, "[DefaultBranch]: "),
@@ -293,16 +244,6 @@ def test_names_are_found_in_any_case(forge: ForgeUnderTest) -> None:
     assert shouted.json()["full_name"] == f"{ORG}/{remote.name}"
 
 
-def test_auto_init_has_a_commit_at_once(forge: ForgeUnderTest) -> None:
-    """A repository made with `auto_init` is not empty, and its branch is there."""
-    body = {"name": "initialised", "auto_init": True, "default_branch": "main"}
-    made = forge.api().post(f"/orgs/{ORG}/repos", json=body).json()
-    assert (made["empty"], made["default_branch"]) == (False, "main")
-    branch = forge.api().get(f"/repos/{ORG}/initialised/branches/main").json()
-    assert branch["commit"]["message"].strip() == "Initial commit"
-    assert forge.api().get(f"/repos/{ORG}/initialised/contents/README.md").status_code == 200
-
-
 def test_a_renamed_repository_redirects(forge: ForgeUnderTest) -> None:
     """The old name answers 301 with a relative place, to anybody; the new name answers."""
     remote = forge.new_repo({"a": "1"})
@@ -341,7 +282,7 @@ def test_an_archived_repository_is_locked(forge: ForgeUnderTest) -> None:
         ("POST", "/pulls", {"head": "feature", "base": "main", "title": "t"}),
         ("POST", f"/pulls/{pull['number']}/merge", {"Do": "merge"}),
         ("POST", f"/issues/{pull['number']}/comments", {"body": "b"}),
-        ("PUT", "/contents/a", {"content": "", "sha": "0" * 40}),
+        ("POST", "/contents", {"files": []}),
     ]
     for method, path, body in writes:
         assert forge.api().request(method, remote.api + path, json=body).status_code == 423, path

@@ -1,4 +1,4 @@
-"""What a client may rely on of branches, pull requests and merging. See `test_forge_contract`."""
+"""The forge's routes about branches, pull requests and merging. See `test_forge_contract`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ def test_branches(forge: ForgeUnderTest) -> None:
     again = bot.post(path, json={"new_branch_name": "topic/a"})
     assert (again.status_code, again.json()["message"]) == (409, "The branch already exists.")
     assert bot.post(path, json={"new_branch_name": "topic"}).status_code == 409
-    assert bot.post(path, json={"new_branch_name": "x", "old_branch_name": "nothing"}).status_code == 404
     assert bot.post(path, json={"new_branch_name": "x", "old_ref_name": "nothing"}).status_code == 500
     assert bot.post(path, json={"new_branch_name": "a..b"}).status_code == 422
     assert bot.delete(path + "/topic/a").status_code == 204
@@ -36,32 +35,18 @@ def test_branches(forge: ForgeUnderTest) -> None:
     assert (refused.status_code, refused.json()["message"]) == (403, "can not delete default branch")
 
 
-def test_a_branch_shows_its_protection(forge: ForgeUnderTest) -> None:
-    """`protected`, who may push, and the rule's name for administrators."""
+def test_a_protected_branch(forge: ForgeUnderTest) -> None:
+    """A rule of its name or a glob protects a branch from deletion; a second rule of the same name is a 403."""
     remote = forge.new_repo({"a": "1"})
     path, bot = remote.api + "/branch_protections", forge.api()
-    plain = bot.get(remote.api + "/branches/main").json()
-    assert (plain["protected"], plain["user_can_push"], plain["effective_branch_protection_name"]) == (
-        False,
-        True,
-        "",
-    )
-    made = bot.post(path, json={"rule_name": "ma*"})
-    assert (made.status_code, made.json()["rule_name"], made.json()["enable_push"]) == (201, "ma*", False)
-    again = bot.post(path, json={"rule_name": "ma*"})
+    bot.post(remote.api + "/branches", json={"new_branch_name": "kept"})
+    assert bot.get(remote.api + "/branches/kept").json()["protected"] is False
+    made = bot.post(path, json={"rule_name": "ke*"})
+    assert (made.status_code, made.json()["rule_name"], made.json()["enable_push"]) == (201, "ke*", False)
+    again = bot.post(path, json={"rule_name": "ke*"})
     assert (again.status_code, again.json()["message"]) == (403, "Branch protection already exist")
-    assert bot.post(path, json={}).status_code == 400
-    held = bot.get(remote.api + "/branches/main").json()
-    assert (held["protected"], held["user_can_push"], held["effective_branch_protection_name"]) == (
-        True,
-        False,
-        "ma*",
-    )
-    assert [rule["rule_name"] for rule in bot.get(path).json()] == ["ma*"]
-    assert bot.delete(remote.api + "/branches/main").status_code == 403
-    assert bot.delete(path + "/ma*").status_code == 204
-    assert bot.delete(path + "/ma*").status_code == 404
-    assert bot.get(path).json() == []
+    assert bot.get(remote.api + "/branches/kept").json()["protected"] is True
+    assert bot.delete(remote.api + "/branches/kept").status_code == 403
 
 
 def test_a_new_pull_request(forge: ForgeUnderTest) -> None:
@@ -80,10 +65,6 @@ def test_a_new_pull_request(forge: ForgeUnderTest) -> None:
         "merge_commit_sha": None,
         "merge_base": base,
         "closed_at": None,
-        "additions": 2,
-        "deletions": 0,
-        "changed_files": 1,
-        "labels": [],
         "html_url": f"{forge.url}/{remote.owner}/{remote.name}/pulls/1",
     }
     assert {name: made[name] for name in wanted} == wanted
@@ -101,15 +82,13 @@ def test_a_new_pull_request(forge: ForgeUnderTest) -> None:
         ({"head": "main", "base": "main", "title": "t"}, 422, "Invalid PullRequest: There are no changes"),
         ({"head": "nothing", "base": "main", "title": "t"}, 404, "not found"),
         ({"head": "feature", "base": "nothing", "title": "t"}, 404, "not found"),
-        ({"head": "nobody:feature", "base": "main", "title": "t"}, 404, "GetUserByName"),
-        ({"head": "mallory:feature", "base": "main", "title": "t"}, 404, "head repository not found"),
         ({"base": "main", "title": "t"}, 422, "[Head]: Required"),
         ({"head": "feature", "base": "main"}, 422, "[Title]: Required"),
         ({"head": "feature", "base": "main", "title": "t"}, 409, "pull request already exists"),
     ],
 )
 def test_refused_pull_requests(forge: ForgeUnderTest, body: dict[str, str], status: int, text: str) -> None:
-    """Each mistake has its own status and words."""
+    """Each mistake has its own status and message."""
     remote = forge.new_repo({"a": "1"})
     forge.new_pull(remote, {"b": "1"})
     answer = forge.api().post(remote.api + "/pulls", json=body)
@@ -158,10 +137,6 @@ def test_lists_without_state_hold_everything(forge: ForgeUnderTest) -> None:
     assert numbers() == numbers(state="all") == numbers(state="x") == {1, 2, 3}
     assert (numbers(state="open"), numbers(state="closed")) == ({1, 3}, {2})
     assert forge.api().get(path, params={"state": "open", "limit": 1}).headers["X-Total-Count"] == "2"
-    assert numbers(base_branch="other") == set() or forge.before(1, 24), "not looked at before"
-    assert numbers(poster="autonomic-bot") == {1, 2, 3}
-    unknown = forge.api().get(path, params={"poster": "nobody"})
-    assert unknown.status_code == (200 if forge.before(1, 23) else 400)
 
 
 def test_editing_a_pull_request(forge: ForgeUnderTest) -> None:
@@ -175,7 +150,6 @@ def test_editing_a_pull_request(forge: ForgeUnderTest) -> None:
     assert closed["closed_at"] is not None
     assert forge.api().patch(path, json={"state": "open"}).json()["closed_at"] is None
     assert forge.api().patch(path, json={"state": "merged"}).status_code == 412
-    assert forge.api().patch(path, json={"base": "nothing"}).status_code == 404
     assert remote.head("feature") != "", "closing keeps the branch"
 
 
@@ -183,10 +157,8 @@ def test_merging(forge: ForgeUnderTest) -> None:
     """200 without a body; the next read says merged, by whom and as which commit, and the issue is closed."""
     remote = forge.new_repo({"a": "1"})
     base, head = remote.head(), forge.new_pull(remote, {"b": "1"})["head"]["sha"]
-    assert forge.api().get(remote.api + "/pulls/1/merge").status_code == 404
     done = merge(forge, remote, 1, head_commit_id=head)
     assert (done.status_code, done.content) == (200, b"")
-    assert forge.api().get(remote.api + "/pulls/1/merge").status_code == 204
     pull = forge.pull(remote, 1)
     assert (pull["merged"], pull["state"], pull["merged_by"]["login"]) == (True, "closed", "autonomic-bot")
     assert pull["merge_commit_sha"] == remote.head()
@@ -215,44 +187,6 @@ def test_a_pinned_head_that_moved_is_not_merged(forge: ForgeUnderTest) -> None:
     answer = forge.until(refused, "an answer other than 405")
     assert (answer.status_code, answer.json()["message"]) == (409, "head out of date")
     assert remote.head() == before
-
-
-@pytest.mark.parametrize(("style", "parents"), [("squash", 1), ("rebase", 1), ("rebase-merge", 2)])
-def test_merge_styles(forge: ForgeUnderTest, style: str, parents: int) -> None:
-    """Squash and rebase leave a linear history, whatever the base did meanwhile."""
-    remote = forge.new_repo({"a": "1"})
-    forge.new_pull(remote, {"b": "1"})
-    forge.write(remote, {"c": "1"})
-    forge.until(lambda: forge.pull(remote, 1)["mergeable"], "checked again")
-    done = forge.until(
-        lambda: (tried := merge(forge, remote, 1, Do=style)).status_code != 405 and tried, "merged"
-    )
-    assert (done.status_code, done.content) == (200, b"")
-    commit = forge.api().get(f"{remote.api}/git/commits/{remote.head()}").json()
-    assert len(commit["parents"]) == parents
-    subject = commit["commit"]["message"].splitlines()[0]
-    assert subject.startswith({"squash": "Take feature (#1)", "rebase": "write"}.get(style, "Merge pull"))
-    tree = forge.api().get(remote.api + "/git/trees/main").json()["tree"]
-    assert [each["path"] for each in tree] == ["a", "b", "c"]
-
-
-def test_fast_forward_only(forge: ForgeUnderTest) -> None:
-    """The base becomes the head, if it can."""
-    remote = forge.new_repo({"a": "1"})
-    head = forge.new_pull(remote, {"b": "1"})["head"]["sha"]
-    assert merge(forge, remote, 1, Do="fast-forward-only").status_code == 200
-    assert remote.head() == head
-
-
-def test_messages_of_merges(forge: ForgeUnderTest) -> None:
-    """`MergeTitleField` and `MergeMessageField`, with capital letters, make the commit's message."""
-    remote = forge.new_repo({"a": "1"})
-    forge.new_pull(remote, {"b": "1"})
-    merge(forge, remote, 1, MergeTitleField="Title", MergeMessageField="Text", delete_branch_after_merge=True)
-    commit = forge.api().get(f"{remote.api}/git/commits/main").json()
-    assert commit["commit"]["message"].startswith("Title\n\nText")
-    assert remote.head("feature") == ""
-    assert forge.pull(remote, 1)["head"]["ref"] == "refs/pull/1/head"
 
 
 def test_refused_merges(forge: ForgeUnderTest) -> None:
@@ -309,6 +243,17 @@ def test_merging_one_rechecks_the_others(forge: ForgeUnderTest) -> None:
     forge.until(lambda: merge(forge, remote, 2).status_code == 200, "merged")
 
 
+def test_commits_of_a_pull_request(forge: ForgeUnderTest) -> None:
+    """The commits that merging would bring, latest first, whatever the base did meanwhile."""
+    remote = forge.new_repo({"a": "1"})
+    one = forge.new_pull(remote, {"b": "1"})["head"]["sha"]
+    two = forge.write(remote, {"c": "1"}, branch="feature")
+    forge.write(remote, {"d": "1"})
+    listed = forge.api().get(remote.api + "/pulls/1/commits")
+    assert [commit["sha"] for commit in listed.json()] == [two, one]
+    assert listed.headers["X-Total-Count"] == "2"
+
+
 def test_deleting_the_head_closes(forge: ForgeUnderTest) -> None:
     """A pull request whose head branch is deleted is closed, in its own time, and keeps its head commit."""
     remote = forge.new_repo({"a": "1"})
@@ -318,44 +263,3 @@ def test_deleting_the_head_closes(forge: ForgeUnderTest) -> None:
         lambda: (seen := forge.pull(remote, 1))["state"] == "closed" and seen, "closed by the deletion"
     )
     assert (pull["head"]["ref"], pull["head"]["sha"], pull["merged"]) == ("refs/pull/1/head", head, False)
-
-
-def test_files_and_commits_of_a_pull_request(forge: ForgeUnderTest) -> None:
-    """What merging would bring: changed files with their kind, and commits newest first."""
-    if forge.before(1, 25):
-        pytest.skip("the operation to rename a file came with 1.25")
-    remote = forge.new_repo({"a": "1\n", "b": "text that is long enough\n" * 9})
-    one = forge.new_pull(remote, {"c": "other\n"})["head"]["sha"]
-    files = [
-        {"operation": "delete", "path": "a"},
-        {"operation": "rename", "path": "moved", "from_path": "b"},
-    ]
-    body = {"files": files, "branch": "feature", "message": "second"}
-    two = forge.api().post(remote.api + "/contents", json=body).json()["commit"]["sha"]
-    listed = forge.api().get(remote.api + "/pulls/1/files")
-    assert [(each["filename"], each["status"], each["changes"]) for each in listed.json()] == [
-        ("a", "deleted", 1),
-        ("c", "added", 1),
-        ("moved", "renamed", 0),
-    ]
-    assert listed.json()[2]["previous_filename"] == "b"
-    assert listed.headers["X-Total-Count"] == "3"
-    commits = forge.api().get(remote.api + "/pulls/1/commits").json()
-    assert [commit["sha"] for commit in commits] == [two, one]
-
-
-def test_a_review_is_no_comment(forge: ForgeUnderTest) -> None:
-    """What is said in a review is in the list of reviews and in no list of comments."""
-    remote = forge.new_repo({"a": "1"})
-    forge.new_pull(remote, {"b": "1"})
-    path = remote.api + "/pulls/1/reviews"
-    body = {"event": "COMMENT", "body": "!testme"}
-    made = forge.api("alice").post(path, json=body)
-    assert (made.status_code, made.json()["state"], made.json()["body"]) == (200, "COMMENT", "!testme")
-    assert [each["body"] for each in forge.api().get(path).json()] == ["!testme"]
-    assert forge.api().get(remote.api + "/issues/1/comments").json() == []
-    assert forge.api().get(remote.api + "/issues/comments").json() == []
-    own = forge.api().post(path, json={"event": "APPROVED"})
-    assert (own.status_code, own.json()["message"]) == (422, "approve your own pull is not allowed")
-    assert forge.api("alice").post(path, json={"event": "COMMENT"}).status_code == 422
-    assert forge.api("alice").post(path, json={"event": "APPROVED"}).json()["state"] == "APPROVED"
