@@ -1,4 +1,4 @@
-"""Site files to try: a minimal one that is right, and one line for each way to be wrong."""
+"""A minimal valid site file, and wrong lines for it with the words that the message must contain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The roster: the nineteen recipes as they are, and the one sentence for each way to write it wrongly."""
+"""The roster: its nineteen recipes, and the sentence about each wrong entry."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_every_recipe_is_one_line() -> None:
 
 
 def test_values(tmp_path: Path) -> None:
-    """Defaults: upstream has the same name, a line without enroll is newly enrolled, everything is waited for."""
+    """Defaults: the same name upstream, newly enrolled, and all milestones before deferred work is released."""
     roster = load_roster(write(tmp_path, GOOD.replace("false", 'false, upstream = "n-8-n"')))
     known_red = KnownRed(reason="restore", until=date(2026, 6, 30))
     assert roster.recipes == (
@@ -123,7 +123,7 @@ def test_values(tmp_path: Path) -> None:
 
 
 def test_expiry() -> None:
-    """A known-red entry holds through its last day and has expired on the day after."""
+    """A known failure is allowed through its last day and has expired on the day after."""
     known_red = KnownRed(reason="restore", until=date(2026, 6, 30))
     days = [date(2026, 6, 2), date(2026, 6, 30), date(2026, 7, 1)]
     assert [known_red.expired(on) for on in days] == [False, False, True]
@@ -148,7 +148,7 @@ def test_bad_name(field: str, name: str, tmp_path: Path) -> None:
 
 WRONG = [
     ("empty list", "recipes = []", "recipes must be a list of at least one recipe"),
-    ("no recipes", "", "recipes must be a list of at least one recipe"),
+    ("no recipes", "", "recipes is missing; expected is a list of at least one recipe"),
     ("table", "recipes = { }", "recipes must be a list"),
     ("texts", 'recipes = ["ghost"]', "recipes[0] must be a table"),
     ("no name", "recipes = [ { enroll = true } ]", "recipes[0].name is missing"),
@@ -214,11 +214,11 @@ WRONG_REST = [
     ('canaries = ["n8n"]', "canaries[0] must be the name of a newly enrolled recipe of this roster"),
     (
         'canaries = ["ghost", "ghost"]',
-        "canaries[1] must be a list of at least one newly enrolled recipe, each once",
+        "canaries[1] must be an entry that is not in the list yet",
     ),
     ("canaries = []", "canaries must be a list of at least one newly enrolled recipe"),
     ("canaries = 3", "canaries must be a list"),
-    ("", "canaries must be a list of at least one newly enrolled recipe"),
+    ("", "canaries is missing; expected is a list of at least one newly enrolled recipe"),
     (
         'canaries = ["ghost"]\ndeferred = [ { recipe = "mumble", item = "x" } ]',
         "deferred[0].recipe must be a recipe",
@@ -254,6 +254,21 @@ def test_wrong_rest(rest: str, says: str, tmp_path: Path) -> None:
     said = refusal(write(tmp_path, GOOD.split("canaries")[0] + rest))
     assert f": {says}" in said
     assert "for example " in said
+
+
+def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
+    """Wrong values, and entries that contradict each other, get one sentence each."""
+    text = GOOD.replace("false", "true").replace("\n]\n", '\n  { name = "n8n" },\n]\n', 1)
+    text = text.replace('["ghost"]', '["ghost", "mumble"]').replace('"n8n", item', '"mailu", item')
+    path = write(tmp_path, text + 'left_to_people = [ { recipe = "ghost", pull = 0, why = "x", who = "y" } ]\n')
+    with pytest.raises(BadSetting) as caught:
+        load_roster(path)
+    assert [problem.removeprefix(f"{path}: ").split()[0] for problem in caught.value.problems] == [
+        "left_to_people[0].who", "left_to_people[0].pull", "recipes[2].name", "canaries[1]", "deferred[0].recipe",
+    ]  # fmt: skip
+    for problem in caught.value.problems:
+        assert ", for example " in problem
+        assert_one_sentence(problem)
 
 
 def test_file_problems(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The site file as a file: what cannot be read, what reading it must not do, and the documented example."""
+"""The site file as a file: unreadable files, reading without side effects, and the documented example."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_unreadable(tmp_path: Path) -> None:
 
 
 def test_loop_of_links(tmp_path: Path) -> None:
-    """A name that leads nowhere, a loop of links, is one sentence."""
+    """A loop of symbolic links is one sentence."""
     (tmp_path / "site.toml").symlink_to("site.toml")
     said = refusal(tmp_path / "site.toml")
     assert "must be a TOML file that can be read" in said
@@ -72,17 +72,26 @@ def test_loop_of_links(tmp_path: Path) -> None:
         (b"name = 'a'\nname = 'b'\n", "valid TOML"),
         (b"\xef\xbb\xbfname = 'a'\n", "valid TOML"),
         (b"a = " + b"[" * 5000, "valid TOML"),
+        (b"a = " + b"9" * 5000, "valid TOML"),
         (b"#" * 1_000_001, "larger than"),
-        (b"", "name is missing"),
     ],
-    ids=["latin-1", "utf-16", "no value", "twice", "byte-order mark", "too deep", "too large", "empty"],
+    ids=["latin-1", "utf-16", "no value", "twice", "byte-order mark", "too deep", "too many digits", "too large"],
 )
 def test_not_a_settings_file(content: bytes, says: str, tmp_path: Path) -> None:
-    """What is not UTF-8, not TOML, or too much is one sentence."""
+    """A file that is not UTF-8, not TOML, or too large is one sentence."""
     said = refusal(write(tmp_path, content))
     assert says in said
     assert ", for example " in said or "can be read" in said
     assert_one_sentence(said)
+
+
+def test_empty_file(tmp_path: Path) -> None:
+    """An empty file is answered with every required key."""
+    said = refusal(write(tmp_path, b""))
+    assert re.findall(r": (\S+) is missing; expected is .*, for example .*", said) == [
+        "name", "forge.url", "forge.token", "upstream.url",
+        "host.address", "host.machine_id", "host.hostname", "host.root_device", "drone.url", "drone.token",
+    ]  # fmt: skip
 
 
 # --- nothing is contacted -----------------------------------------------------------------------------------
@@ -130,8 +139,8 @@ def test_nothing_is_contacted(tmp_path: Path) -> None:
     assert read_watched(*bad) == [f"{len(bad)} []"]
 
 
-def test_the_watch_would_have_seen_it(tmp_path: Path) -> None:
-    """Positive control: the same watch sees a connection, and the command of a resolved secret."""
+def test_watch_sees_connections_and_commands(tmp_path: Path) -> None:
+    """Positive control: the same audit hook sees a connection, and the command of a resolved secret."""
     marker = tmp_path / "ran"
     with socket.create_server(("127.0.0.1", 0)) as server:
         text = with_line("forge", f'token = {{ command = ["/bin/sh", "-c", "echo x; : > {marker}"] }}')
@@ -164,7 +173,7 @@ def test_example_parses() -> None:
 
 
 def test_example_explains_every_key() -> None:
-    """Every key of a site stands in the example, set or commented out, in its own section; no other does."""
+    """The example has every key of a site, set or commented out, in its own section, and no other key."""
     sections = re.split(r"^\[(\w+)\]$", EXAMPLE.read_text(), flags=re.MULTILINE)
     shown = {
         name: set(re.findall(r"^(?:# )?(\w+) = ", body, flags=re.MULTILINE))
@@ -178,7 +187,7 @@ def test_example_explains_every_key() -> None:
 
 
 def test_example_shows_the_defaults(tmp_path: Path) -> None:
-    """What the example says, apart from the required keys, is what a file without it gets."""
+    """The example's values, apart from the required keys, are the defaults."""
     example, minimal = load_site(EXAMPLE), load_site(write(tmp_path, MINIMAL))
     for name in ("ccci", "bridge", "verdicts", "limits"):
         assert getattr(example, name) == getattr(minimal, name)
@@ -186,7 +195,7 @@ def test_example_shows_the_defaults(tmp_path: Path) -> None:
 
 
 def test_example_commented_defaults_are_the_defaults(tmp_path: Path) -> None:
-    """SiteSecrets that the example shows commented out as defaults hold just those values."""
+    """The values of keys that the example comments out as defaults are the defaults."""
     keys = ("port", "prefix", "log_command", "inspect_command", "watching_line")
     text = re.sub(rf"^# ({'|'.join(keys)}) = ", r"\1 = ", EXAMPLE.read_text(), flags=re.MULTILINE)
     assert text.count("\n# ") == EXAMPLE.read_text().count("\n# ") - len(keys)
@@ -205,7 +214,7 @@ def test_example_holds_no_address_of_the_machine() -> None:
 
 
 def test_site_is_frozen() -> None:
-    """A site does not change after it was read."""
+    """A site cannot be changed after it was read."""
     site = load_site(EXAMPLE)
     with pytest.raises(dataclasses.FrozenInstanceError):
         site.forge.url = "https://other.example.org"  # type: ignore[misc]

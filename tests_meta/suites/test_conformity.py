@@ -25,8 +25,7 @@ def template() -> Template:
     """uptime-kuma's, below the conftest that cc-ci has on the night."""
     files = folder("uptime-kuma")
     conftest = (CCCI / "conftest.py").read_bytes()
-    keys = next(field for field in Ccci.__dataclass_fields__.values() if field.name == "suite_keys").default
-    return template_of("uptime-kuma", parts=files, suite=files, conftests=[conftest], keys=keys)
+    return template_of("uptime-kuma", parts=files, suite=files, conftests=[conftest], keys=Ccci().suite_keys)
 
 
 def found(template: Template, layout: str = "functional", **changes: str) -> list[str]:
