@@ -10,6 +10,7 @@ from __future__ import annotations
 import pytest
 
 from fixtures.config.options import Mode
+from fixtures.journal.kinds import VerdictClass
 from fixtures.run.context import Context
 from fixtures.run.exclusions import Exclusions
 from fixtures.run.expectation import Expectation
@@ -17,8 +18,7 @@ from fixtures.run.gates import Gate
 from fixtures.run.record import Recorder
 from fixtures.survey import running_poll_set
 from fixtures.triggers.fixture import Triggers
-from fixtures.verdicts import classes as standing
-from fixtures.verdicts.scratch_pull import PREFIX
+from fixtures.verdicts.scratch_pull import BRANCH_PREFIX
 
 pytestmark = pytest.mark.dependency(depends=["phase 4"], scope="session")
 
@@ -43,7 +43,7 @@ def test_the_bridge_says_that_it_watches_them_all(
 
 def test_a_comment_starts_a_build(canary: str, triggers: Triggers, expect: Expectation) -> None:
     expect.after_apply(canary in triggers.planned, "the trigger")
-    verdict = triggers.verdicts.get(canary)
+    verdict = triggers.testme_verdicts.get(canary)
     expect.true(
         f"a build of {canary} since it was enrolled",
         verdict is not None and verdict.triggerable,
@@ -56,7 +56,7 @@ def test_a_comment_starts_a_build(canary: str, triggers: Triggers, expect: Expec
 def test_its_outcome_comes_back(canary: str, context: Context, triggers: Triggers, expect: Expectation) -> None:
     """As a commit status of the right context, from the bridge, about that build."""
     expect.after_apply(canary in triggers.planned, "the report")
-    verdict = triggers.verdicts.get(canary)
+    verdict = triggers.testme_verdicts.get(canary)
     expect.true(
         f"the verdict of {canary}",
         verdict is not None and verdict.reported,
@@ -67,13 +67,13 @@ def test_its_outcome_comes_back(canary: str, context: Context, triggers: Trigger
 
 def test_it_answered_if_it_was_asked(recipe: str, triggers: Triggers, expect: Expectation) -> None:
     """With --testme: in the time of one build, unless the night's time was over first."""
-    swept = triggers.swept.get(recipe)
+    retest = triggers.retests.get(recipe)
     expect.true(
         f"the answer of {recipe} to --testme",
-        swept is None or swept.answered,
+        retest is None or retest.in_time,
         expected="an answer in its time, or not asked",
-        seen=swept.words if swept else "not asked",
-        check=swept.verdict.build_url if swept else "",
+        seen=retest.words if retest else "not asked",
+        check=retest.verdict.build_url if retest else "",
     )
 
 
@@ -82,13 +82,13 @@ def test_its_newest_verdict_is_no_new_red(
 ) -> None:
     """Green, or red for a reason that the roster names, or that stood before anybody looked, or the machine's."""
     expect.only_if_known(context.mode is not Mode.PLAN, f"what the verdict of {recipe} means")
-    stands = triggers.standings[recipe]
+    verdict = triggers.recipes[recipe]
     expect.true(
         f"the newest verdict of {recipe}",
-        stands.kind != standing.NEW_RED,
+        verdict.verdict_class is not VerdictClass.NEW_RED,
         expected="no red that is new and not in the roster",
-        seen=stands.words,
-        check=stands.newest.build_url if stands.newest else "",
+        seen=verdict.words,
+        check=verdict.build_url,
     )
 
 
@@ -97,14 +97,16 @@ def test_its_excuse_for_being_red_holds(
 ) -> None:
     """Where the roster expects red: it is red, and the last day of the excuse has not passed."""
     expect.only_if_known(context.mode is not Mode.PLAN, f"whether {recipe} is excused")
-    stands = triggers.standings[recipe]
-    until = f"holds until {stands.excuse.until}, and it is red" if stands.excuse else "none is needed"
+    verdict = triggers.recipes[recipe]
+    until = f"holds until {verdict.known_red.until}, and it is red" if verdict.known_red else "none is needed"
     expect.true(
         f"the known-red entry of {recipe}",
-        stands.kind not in (standing.EXPIRED, standing.FIXED),
+        verdict.verdict_class not in (VerdictClass.EXPIRED, VerdictClass.FIXED),
         expected=until,
-        seen=f"{stands.words}: take it out of the roster" if stands.kind == standing.FIXED else stands.words,
-        check=stands.newest.build_url if stands.newest else "",
+        seen=f"{verdict.words}: take it out of the roster"
+        if verdict.verdict_class is VerdictClass.FIXED
+        else verdict.words,
+        check=verdict.build_url,
     )
 
 
@@ -113,7 +115,7 @@ def test_no_scratch_pull_request_is_left(triggers: Triggers, expect: Expectation
         f"{name}: {branch}"
         for name, refs in triggers.survey.mirrors.items()
         for branch in refs.branches
-        if branch.startswith(PREFIX)
+        if branch.startswith(BRANCH_PREFIX)
     ]
     expect.nothing("scratch branches in the mirrors", branches)
 

@@ -20,8 +20,8 @@ from fixtures.clients.drone import Build
 from fixtures.clients.forge_values import Comment
 from fixtures.clients.http import Http
 from fixtures.journal.reader import Change
-from fixtures.triggers import fixture as triggers
-from fixtures.verdicts import testme as verdicts
+from fixtures.triggers.fixture import needs_trigger
+from fixtures.verdicts import testme
 from tests_meta.clients.http_server import Answer, serving
 from tests_meta.muster_runs import Ran, muster
 from tests_meta.parallel_worlds import ROSTER
@@ -100,7 +100,7 @@ def asking(
             drone=SimpleNamespace(clock=offset_of(drone)), forge=SimpleNamespace(clock=offset_of(forge))
         ),
     )
-    return triggers.needs_asking(cast(Any, context), cast(Any, surveys), "ghost")
+    return needs_trigger(cast(Any, context), cast(Any, surveys), "ghost")
 
 
 @pytest.mark.parametrize("drone", [-SEVEN, timedelta(), SEVEN])
@@ -134,7 +134,7 @@ def test_a_lost_comment_is_found_again_by_its_number(ahead: timedelta) -> None:
         forge = SimpleNamespace(bot="bot", clock=offset_of(ahead))
         run = SimpleNamespace(site=SimpleNamespace(verdicts=SimpleNamespace(trigger="!testme")))
         comment = Comment(number, "bot", "!testme", created + ahead, "")
-        return verdicts._left_by(cast(Any, run), cast(Any, SimpleNamespace(forge=forge)), comment, change)
+        return testme._left_by(cast(Any, run), cast(Any, SimpleNamespace(forge=forge)), comment, change)
 
     minute = timedelta(minutes=1)
     assert left(11, NIGHT - minute, newest_before=10)

@@ -1,13 +1,13 @@
-"""The table of what a log shows when the machine failed: each row matches its own message and no recipe's."""
+"""The table of infrastructure failures: each row matches its own message and nothing that a broken recipe writes."""
 
 from __future__ import annotations
 
 import pytest
 
-from fixtures.verdicts.infrastructure_failures import SHOWN, TABLE, recalled, recognised
+from fixtures.verdicts.infrastructure_failures import MOST_SHOWN, TABLE, failure_of_record, find_failure
 
 REGISTRY = "https://registry-1.docker.io/v2/"
-MACHINE = [
+INFRASTRUCTURE = [
     ("registry-limit", "toomanyrequests: You have reached your pull rate limit. You may increase the limit by"),
     ("registry-limit", "Error: You have reached your unauthenticated pull rate limit. https://www.docker.com/"),
     ("registry-unreachable", f'Error response from daemon: Get "{REGISTRY}": net/http: TLS handshake timeout'),
@@ -58,46 +58,48 @@ RECIPE = [
 ]
 
 
-@pytest.mark.parametrize(("name", "line"), MACHINE, ids=[f"{n}-{i}" for i, (n, _) in enumerate(MACHINE)])
-def test_a_fault_of_the_machine_is_recognised_by_its_message(name: str, line: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "line"), INFRASTRUCTURE, ids=[f"{n}-{i}" for i, (n, _) in enumerate(INFRASTRUCTURE)]
+)
+def test_a_failure_is_found_by_its_message(name: str, line: str) -> None:
     """In the middle of a log, and only by its own row."""
-    found = recognised(f"+ cc-ci-run runner/run_recipe_ci.py\n{line}\nlevel 0\n")
+    found = find_failure(f"+ cc-ci-run runner/run_recipe_ci.py\n{line}\nlevel 0\n")
     assert found is not None
     assert found.name == name
     assert found.words in " ".join(line.split())
 
 
 @pytest.mark.parametrize("line", RECIPE)
-def test_what_a_broken_recipe_writes_is_not_taken_for_it(line: str) -> None:
-    """A recipe whose own service is down, whose test fails, whose image does not exist, is red by itself."""
-    assert recognised(f"deployed\n{line}\nlevel 0\n") is None
+def test_messages_of_a_broken_recipe_do_not_match(line: str) -> None:
+    """A recipe whose service is down, whose test fails or whose image does not exist is red by its own fault."""
+    assert find_failure(f"deployed\n{line}\nlevel 0\n") is None
 
 
-def test_every_row_is_tried_and_names_its_source() -> None:
-    """A row that nobody has seen match is a guess."""
-    assert {row.name for row in TABLE} == {name for name, _ in MACHINE}
+def test_every_row_has_an_example_and_names_its_source() -> None:
+    """A row without an example that matches would be a guess."""
+    assert {row.name for row in TABLE} == {name for name, _ in INFRASTRUCTURE}
     assert len({row.name for row in TABLE}) == len(TABLE)
     assert all(len(row.source) > 15 and len(row.means) > 10 for row in TABLE)
 
 
-def test_no_more_of_a_log_is_kept_than_what_matched() -> None:
-    """A log is somebody else's text and may hold what nobody should see."""
-    found = recognised("password=hunter2 No space left on device password=hunter2\n")
+def test_only_the_matching_text_of_a_log_is_kept() -> None:
+    """The rest of a log may hold secrets."""
+    found = find_failure("password=hunter2 No space left on device password=hunter2\n")
     assert found is not None
     assert found.words == "No space left on device"
-    long = recognised("toomanyrequests: " + "x" * 10_000)
+    long = find_failure("toomanyrequests: " + "x" * 10_000)
     assert long is not None
-    assert len(long.words) <= SHOWN
+    assert len(long.words) <= MOST_SHOWN
 
 
-def test_a_long_log_is_searched_in_no_time() -> None:
-    """Ten megabytes of one line that nearly matches do not hang the night."""
-    assert recognised('Get "https://h/v2/": ' + "a" * 5_000_000 + "\n" + "New 1 " * 500_000) is None
+def test_a_long_log_is_searched_quickly() -> None:
+    """Ten megabytes of a line that nearly matches do not hang the run."""
+    assert find_failure('Get "https://h/v2/": ' + "a" * 5_000_000 + "\n" + "New 1 " * 500_000) is None
 
 
-def test_a_row_that_is_gone_is_not_recalled() -> None:
-    """A record of an older table is not believed blindly; the build is then judged as any red."""
-    assert recalled("no-such-row", "words") is None
-    kept = recalled("disk-full", "words")
+def test_a_recorded_failure_needs_its_row_in_the_table() -> None:
+    """A failure that an older table recorded is ignored if its row is gone; the build then counts as any red."""
+    assert failure_of_record("no-such-row", "words") is None
+    kept = failure_of_record("disk-full", "words")
     assert kept is not None
     assert kept.words == "words"

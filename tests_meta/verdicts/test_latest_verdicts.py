@@ -1,4 +1,4 @@
-"""Newest verdicts: read and not asked for, judged against the roster and against what earlier nights saw."""
+"""Latest verdicts: read without triggering a build, classified against the roster and the records of earlier runs."""
 
 from __future__ import annotations
 
@@ -18,51 +18,51 @@ FAIL = {"restore/test_restore.py::test_marker": "fail", "functional/test_front.p
 LIMIT = "Error response from daemon: toomanyrequests: You have reached your pull rate limit.\n"
 CRASH = "plausible_app.1  task: non-zero exit (1)  Failed 3 minutes ago\nconnection refused\n"
 GONE = "d" * 40
-EXCUSE = KnownRed(reason="restore loses the table", until=date(2027, 6, 2))
+ALLOWED = KnownRed(reason="restore loses the table", until=date(2027, 6, 2))
 ENDED = KnownRed(reason="restore loses the table", until=date(2026, 6, 1))
 ROSTER: dict[str, KnownRed | None] = {
     "calm": None,
     "broken": None,
-    "excused": EXCUSE,
+    "known": ALLOWED,
     "ended": ENDED,
-    "mended": EXCUSE,
-    "waverer": None,
+    "mended": ALLOWED,
+    "unstable": None,
     "limited": None,
     "lost": None,
     "ancient": None,
     "remembered": None,
-    "unasked": None,
+    "untested": None,
     "running": None,
 }
 FIRST = {
     "calm": "green",
     "broken": "red-before",
-    "excused": "known-red",
+    "known": "known-red",
     "ended": "expired",
     "mended": "fixed",
-    "waverer": "flaky",
+    "unstable": "flaky",
     "limited": "environmental",
     "lost": "environmental",
     "ancient": "too-old",
     "remembered": "green",
-    "unasked": "none",
+    "untested": "none",
     "running": "green",
 }
 
 
 def past(world: World) -> list[Planted]:
     main = {name: world.head(name) for name in ROSTER}
-    change = world.head("excused", "change")
+    change = world.head("known", "change")
     red = {"status": model.FAILURE, "tests": FAIL}
     return [
         Planted(number=200, recipe="calm", head=main["calm"], hours=5),
         Planted(number=190, recipe="calm", head=main["calm"], hours=90, status=model.FAILURE, suite="4" * 40),
         Planted(number=201, recipe="broken", head=GONE, hours=6, log=CRASH, **red),  # type: ignore[arg-type]
-        Planted(number=202, recipe="excused", head=change, hours=7, **red),  # type: ignore[arg-type]
+        Planted(number=202, recipe="known", head=change, hours=7, **red),  # type: ignore[arg-type]
         Planted(number=203, recipe="ended", head=main["ended"], hours=8, **red),  # type: ignore[arg-type]
         Planted(number=204, recipe="mended", head=main["mended"], hours=9),
-        Planted(number=205, recipe="waverer", head=main["waverer"], hours=30),
-        Planted(number=206, recipe="waverer", head=main["waverer"], hours=20, **red),  # type: ignore[arg-type]
+        Planted(number=205, recipe="unstable", head=main["unstable"], hours=30),
+        Planted(number=206, recipe="unstable", head=main["unstable"], hours=20, **red),  # type: ignore[arg-type]
         Planted(number=207, recipe="limited", head=main["limited"], hours=2, status=model.FAILURE, log=LIMIT),
         Planted(number=199, recipe="limited", head=main["limited"], hours=40),
         Planted(
@@ -101,67 +101,67 @@ def nights(world: World, tmp_path: Path) -> Nights:
     return Nights(world.settings, tmp_path)
 
 
-def test_each_newest_verdict_gets_its_class(nights: Nights) -> None:
-    """On the first night a red that stood before it, and is not in the roster, is nobody's news: it is no new red."""
-    _, standings = nights.look(ROSTER)
-    assert {name: one.kind for name, one in standings.items()} == FIRST
+def test_each_latest_verdict_gets_its_class(nights: Nights) -> None:
+    """On the first night, a recipe that was red before it and is not in the roster is `red-before`, not `new-red`."""
+    _, recipes = nights.look(ROSTER)
+    assert {name: one.verdict_class for name, one in recipes.items()} == FIRST
 
 
-def test_a_standing_says_which_head_how_old_what_ran_and_with_which_suite(nights: Nights) -> None:
-    """Main, an open pull request, or a commit that is no head any more; the failed test is named."""
-    _, standings = nights.look(ROSTER)
-    assert standings["calm"].about == "main as it is now"
-    assert standings["excused"].about == "open pull request #1"
-    assert standings["broken"].about == "a commit that is no head any more"
-    calm, broken = standings["calm"].newest, standings["broken"].newest
+def test_a_verdict_names_its_head_age_tests_and_suite(nights: Nights) -> None:
+    """The head is main, an open pull request, or a commit that is no longer a head; the failed test is named."""
+    _, recipes = nights.look(ROSTER)
+    assert recipes["calm"].about == "the current main"
+    assert recipes["known"].about == "open pull request #1"
+    assert recipes["broken"].about == "a commit that is no longer a head"
+    calm, broken = recipes["calm"].latest, recipes["broken"].latest
     assert calm is not None
     assert broken is not None
     assert calm.suite_commit == SUITE
     assert calm.tests == (("custom::functional/test_front.py::test_front", "passed"),)
-    assert "custom::restore/test_restore.py::test_marker" in standings["broken"].words
-    assert standings["broken"].age_s == pytest.approx(6 * 3600 - 13 * 60)
-    assert "build 201 is failure" in standings["broken"].words
+    assert "custom::restore/test_restore.py::test_marker" in recipes["broken"].words
+    assert recipes["broken"].age_s == pytest.approx(6 * 3600 - 13 * 60)
+    assert "build 201 is failure" in recipes["broken"].words
 
 
-def test_what_a_person_must_see_is_a_finding_with_a_name_that_stays(nights: Nights) -> None:
-    """Class and recipe make its id; the machine's faults, wavering and age warn, and what fails asks for an act."""
+def test_findings_have_stable_ids_and_severities(nights: Nights) -> None:
+    """The id is class and recipe; infrastructure failures, flaky and old verdicts warn, failing classes need action."""
     first, _ = nights.look(ROSTER)
     second, _ = nights.look(ROSTER, at=NIGHT + timedelta(days=1))
     wanted = {
         "red-before-broken": "action",
         "expired-ended": "action",
         "fixed-mended": "action",
-        "flaky-waverer": "warning",
+        "flaky-unstable": "warning",
         "environmental-limited": "warning",
         "environmental-lost": "warning",
         "verdicts-too-old": "warning",
         "verdicts-missing": "info",
     }
     assert findings(first) == findings(second) == wanted
-    told = {finding.id: finding for finding in first.record.findings}
-    assert "pull limit" in told["environmental-limited"].what
-    assert "take" in told["fixed-mended"].do.lower()
-    assert told["red-before-broken"].where.endswith("/cc-ci/201")
+    by_id = {finding.id: finding for finding in first.record.findings}
+    assert "pull limit" in by_id["environmental-limited"].what
+    assert "remove" in by_id["fixed-mended"].do.lower()
+    assert by_id["red-before-broken"].where.endswith("/cc-ci/201")
 
 
-def test_a_night_without_news_asks_for_nothing_more(nights: Nights) -> None:
-    """Results and logs of a finished build are read once; what a status said, and a head asked in vain, too."""
+def test_a_night_without_news_makes_no_request_for_verdicts(nights: Nights) -> None:
+    """Results and logs of a finished build, statuses, and heads without a status are read once and then recorded."""
     first, _ = nights.look(ROSTER)
-    second, standings = nights.look(ROSTER, at=NIGHT + timedelta(days=1))
-    # 10 results; steps and log of 5 reds (the sixth says by itself that its runner was lost); a status with its
-    # results; main and the open pull request of the one that nobody ever asked.
+    second, recipes = nights.look(ROSTER, at=NIGHT + timedelta(days=1))
+    # 10 results; steps and log of 5 reds (the sixth build itself says that its runner was lost); a status with its
+    # results; main and the open pull request of the recipe without a verdict.
     assert first.context.request_counts()["news"] == 10 + 2 * 5 + 2 + 2
     assert second.context.request_counts()["news"] == 0
-    assert {name: one.kind for name, one in standings.items()} == FIRST
-    assert standings["limited"].newest
-    assert standings["limited"].newest.sign
+    assert {name: one.verdict_class for name, one in recipes.items()} == FIRST
+    assert recipes["limited"].latest
+    assert recipes["limited"].latest.infrastructure_failure
     assert second.context.request_counts()["drone"] == 2
 
 
 def test_a_red_after_the_first_look_is_new_until_it_is_green_or_in_the_roster(
     nights: Nights, world: World
 ) -> None:
-    """It stays new every night and since when it is; a red of the machine's after it does not cover it up."""
+    """It stays new every night, with its date; an infrastructure failure after it does not end that."""
     main = world.head("calm")
     roster: dict[str, KnownRed | None] = {"calm": None}
     kept = world.settings.ci_dir / "drone.sqlite"
@@ -170,8 +170,8 @@ def test_a_red_after_the_first_look_is_new_until_it_is_green_or_in_the_roster(
     def night(day: int, *builds: Planted) -> str:
         if builds:
             plant(world.settings, builds)
-        _, standings = nights.look(roster, at=NIGHT + timedelta(days=day), verdict_age_d=3650)
-        return f"{standings['calm'].kind} {standings['calm'].since:%d}"
+        _, recipes = nights.look(roster, at=NIGHT + timedelta(days=day), verdict_age_d=3650)
+        return f"{recipes['calm'].verdict_class} {recipes['calm'].since:%d}"
 
     assert night(0) == "green 01"
     red = Planted(
@@ -181,48 +181,50 @@ def test_a_red_after_the_first_look_is_new_until_it_is_green_or_in_the_roster(
     assert night(2) == "new-red 02"
     machine = Planted(number=301, recipe="calm", head=main, hours=-60, status=model.FAILURE, log=LIMIT, tests={})
     assert night(3, machine) == "new-red 02"
-    roster["calm"] = EXCUSE
+    roster["calm"] = ALLOWED
     assert night(4) == "environmental 04"
     roster["calm"] = None
     green = Planted(number=302, recipe="calm", head=main, hours=-110, suite="7" * 40)
     assert night(5, green) == "green 06"
 
 
-def test_a_red_that_the_machine_caused_does_not_make_a_recipe_flaky(nights: Nights, world: World) -> None:
-    """Red by the registry's limit, then green at the same commit and suite: that is no wavering."""
+def test_an_infrastructure_failure_does_not_make_a_recipe_flaky(nights: Nights, world: World) -> None:
+    """Red by the registry's limit, then green at the same commit and suite: that is not flaky."""
     main = world.head("limited")
     roster: dict[str, KnownRed | None] = {"limited": None}
     _, before = nights.look(roster)
-    assert before["limited"].kind == "environmental"
+    assert before["limited"].verdict_class == "environmental"
     plant(world.settings, [Planted(number=310, recipe="limited", head=main, hours=-2)])
     _, after = nights.look(roster, at=NIGHT + timedelta(days=1), verdict_age_d=3650)
-    assert after["limited"].kind == "green"
+    assert after["limited"].verdict_class == "green"
 
 
 def test_a_status_counts_only_from_the_bridges_account(nights: Nights, world: World) -> None:
-    """Whoever may write to the mirror can claim a green; nobody believes it."""
-    report(world, "unasked", number=400, user="alice")
-    _, standings = nights.look({"unasked": None})
-    assert standings["unasked"].kind == "none"
+    """A status that somebody else wrote to the mirror is ignored."""
+    report(world, "untested", number=400, user="alice")
+    _, recipes = nights.look({"untested": None})
+    assert recipes["untested"].verdict_class == "none"
 
 
-def test_results_of_another_recipe_under_the_same_number_are_not_taken(nights: Nights, world: World) -> None:
-    """Numbers began anew when the server moved: run 153 of the dashboard is somebody else's."""
+def test_results_of_another_recipe_under_the_same_number_are_ignored(nights: Nights, world: World) -> None:
+    """Numbers began anew when the server moved: the dashboard's run 153 belongs to another recipe."""
     folder = world.settings.ci_dir / "runs"
     shutil.copytree(folder / "200", folder / "153")
-    _, standings = nights.look({"remembered": None})
-    assert standings["remembered"].newest
-    assert standings["remembered"].newest.tests == ()
+    _, recipes = nights.look({"remembered": None})
+    assert recipes["remembered"].latest
+    assert recipes["remembered"].latest.tests == ()
 
 
-def test_a_dashboard_that_is_silent_leaves_the_class_and_is_asked_again(nights: Nights, world: World) -> None:
-    """What could not be read tonight is said, and read by the night after."""
+def test_results_that_cannot_be_read_are_reported_and_read_by_the_next_night(
+    nights: Nights, world: World
+) -> None:
+    """The class follows from the build alone until then."""
     server = world.settings.ci_dir / "runs" / "204" / "results.json"
     kept = server.read_text()
     server.write_text("no json")
     roster: dict[str, KnownRed | None] = {"mended": None}
-    first, standings = nights.look(roster)
-    assert standings["mended"].kind == "green"
+    first, recipes = nights.look(roster)
+    assert recipes["mended"].verdict_class == "green"
     assert findings(first) == {"verdicts-unread": "warning"}
     server.write_text(kept)
     second, _ = nights.look(roster, at=NIGHT + timedelta(days=1))
@@ -230,8 +232,8 @@ def test_a_dashboard_that_is_silent_leaves_the_class_and_is_asked_again(nights: 
     assert second.context.request_counts()["news"] == 1
 
 
-def test_another_world_is_not_remembered(nights: Nights, world: World) -> None:
-    """Records of the same name and another machine or forge say nothing about this one."""
+def test_records_of_another_site_are_ignored(nights: Nights, world: World) -> None:
+    """A record of the same site name with another host or forge does not count."""
     nights.look({"broken": None})
     site = world.settings.root / "site.toml"
     kept = site.read_text()

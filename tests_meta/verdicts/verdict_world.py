@@ -1,8 +1,8 @@
-"""A forge and a Drone whose past is written down beforehand, and nights that only look at it.
+"""A forge and a Drone with a prepared past, and nights that only read it.
 
-Builds are planted into Drone's own store in the form that its API gives out, with logs and results.json beside
-them; statuses are posted to the forge. A night is a `Run` that reads and judges, and leaves a journal that the
-next night remembers. There is no host in this world: nobody asks for one.
+Builds are planted into Drone's own store in the form of its API, with logs and results.json beside them; statuses are
+posted to the forge. A night is a `Run` that reads and classifies verdicts, and leaves a journal that the next night
+reads. This world has no host, because nothing here needs one.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from fixtures.rehearsal.drone_embedded.store import Store
 from fixtures.rehearsal.settings import WorldSettings
 from fixtures.rehearsal.site_file import SITE_FILE, write_site
 from fixtures.run.run import Run
-from fixtures.triggers import fixture as triggers
-from fixtures.verdicts.classes import Standing
+from fixtures.triggers.fixture import load_memory, read_and_classify
+from fixtures.verdicts.classes import RecipeVerdict
 from tests_meta.in_process_run import close_run, open_run
 
 NIGHT = datetime(2026, 6, 2, 0, 13, tzinfo=UTC)
@@ -103,14 +103,14 @@ def _record(settings: WorldSettings, one: Planted) -> None:
 
 @dataclass
 class Nights:
-    """Runs in one world, one after the other; each remembers what the ones before it left in `reports`."""
+    """Runs in one world, one after the other; each reads the records that the ones before it left in `reports`."""
 
     settings: WorldSettings
     reports: Path
     runs: list[Run] = field(default_factory=list)
 
     def prepare(self) -> None:
-        """Write the site file; the world has no host, so its machine-id is nobody's."""
+        """Write the site file; the world has no host, so its machine-id is made up."""
         (self.settings.host_dir / "etc").mkdir(parents=True)
         (self.settings.host_dir / "etc" / "machine-id").write_text("0" * 32 + "\n")
         write_site(self.settings)
@@ -124,8 +124,8 @@ class Nights:
         today: date = TODAY,
         keep_open: bool = False,
         **limits: float,
-    ) -> tuple[Run, dict[str, Standing]]:
-        """One night: survey, read, judge; its record is closed as a finished run's, unless it is kept open."""
+    ) -> tuple[Run, dict[str, RecipeVerdict]]:
+        """One night: survey, read, classify; the record is closed as a finished run's, unless `keep_open`."""
         count = len(list(self.reports.glob("runs/*")))
         folder = self.reports / "runs" / f"{at:%Y%m%dT%H%M%S}{count:03d}Z-rehearsal-health"
         folder.mkdir(parents=True)
@@ -136,11 +136,11 @@ class Nights:
         run = open_run(site, roster, folder, mode=Mode.HEALTH, reports=self.reports, today=today, started=at)
         run.record.journal.write("run", run=folder.name, site=site.name, mode="health", target=target_of(site))
         self.runs.append(run)
-        standings = triggers.take_stock(run.context, run.record, run.surveys, triggers.remember(run.context), {})
+        verdicts = read_and_classify(run.context, run.record, run.surveys, load_memory(run.context), {})
         if not keep_open:
             run.record.journal.write("end", exit=0, verdict="unchanged")
             close_run(run)
-        return run, standings
+        return run, verdicts
 
 
 def findings(run: Run) -> dict[str, str]:
