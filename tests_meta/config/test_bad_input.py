@@ -1,9 +1,7 @@
-"""Everything that can be wrong before the work begins: one sentence, the right exit code, never a traceback,
-nothing half-written.
+"""Wrong input to the command: a message, exit 4, no traceback, nothing half-written.
 
-What the settings files themselves may get wrong is tested line by line elsewhere (test_site_file, test_roster,
-test_secret_reference); here it is the command that is judged. A site that answers and is not what its file says is
-in test_wrong_site, a disk without room in test_no_room.
+test_site, test_roster and test_secret_reference test each wrong line of a settings file; these tests run the
+command. Sites that differ from their file are in test_wrong_site, full disks in test_no_room.
 """
 
 from __future__ import annotations
@@ -56,8 +54,8 @@ SITES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("name", SITES)
-def test_a_site_file_that_is_wrong_is_refused(tmp_path: Path, name: str) -> None:
-    """One sentence with the file and what was expected; exit 4; not even the folder for the record is made."""
+def test_wrong_site_file_is_refused(tmp_path: Path, name: str) -> None:
+    """One sentence with the file and the expected value; exit 4; the folder of the record is not created."""
     make, words = SITES[name]
     site = tmp_path / "site.toml"
     make(site)
@@ -68,8 +66,8 @@ def test_a_site_file_that_is_wrong_is_refused(tmp_path: Path, name: str) -> None
     assert not (tmp_path / "reports").exists()
 
 
-def test_a_secret_that_others_can_read_is_refused(tmp_path: Path) -> None:
-    """A token file of mode 0644 is no secret any more; the mode that it needs is said, the token is not."""
+def test_secret_file_for_others_is_refused(tmp_path: Path) -> None:
+    """The message about a token file of mode 0644 names the required mode and does not show the token."""
     site, secret = tmp_path / "site.toml", tmp_path / "token"
     secret.write_text("b" * 40)
     secret.chmod(0o644)
@@ -80,17 +78,20 @@ def test_a_secret_that_others_can_read_is_refused(tmp_path: Path) -> None:
     assert "b" * 40 not in said
 
 
-def test_nothing_is_contacted_before_the_settings_are_right(tmp_path: Path) -> None:
-    """A server that stands in the file hears nothing when another key of it is wrong."""
+def test_all_problems_are_reported_and_nothing_is_contacted(tmp_path: Path) -> None:
+    """Each wrong key of the site file is reported at once; the server that the file names gets no connection."""
     with serving() as server:
         site = tmp_path / "site.toml"
-        site.write_text(with_line("forge", f'url = "{server.url}"').replace("http_s = 20", "http_s = 0"))
-        assert "limits.http_s" in muster("--site", str(site), reports=tmp_path / "reports").refused()
+        wrong = with_line("forge", f'url = "{server.url}"').replace("http_s = 20", "http_s = 0")
+        site.write_text(wrong.replace('branch = "main"', "brunch = 1").replace('hostname = "nixos"\n', ""))
+        output = muster("--site", str(site), reports=tmp_path / "reports").demand(4).output
+        for problem in ("ccci.brunch is not a known key", "host.hostname is missing", "limits.http_s must be"):
+            assert f"site.toml: {problem}" in output
         assert server.connections == 0
 
 
-def test_the_site_can_be_named_by_the_environment_too(tmp_path: Path) -> None:
-    """MUSTER_SITE counts as --site: what is wrong with it is not silently a rehearsal."""
+def test_site_from_the_environment(tmp_path: Path) -> None:
+    """MUSTER_SITE counts as --site: a wrong file there is refused, and no rehearsal runs instead."""
     said = muster(reports=tmp_path / "reports", env={"MUSTER_SITE": str(tmp_path / "none.toml")}).refused()
     assert "none.toml" in said
 
@@ -101,8 +102,8 @@ NAMES = ["a/b", "..", "a b", "Ghost", "$(id)", "<b>ghost</b>"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_recipe_name_that_is_none_is_refused(tmp_path: Path, name: str) -> None:
-    """It becomes a folder, a URL and a word of a command: slashes, dots, spaces, capitals, shell and HTML are out."""
+def test_wrong_recipe_name_is_refused(tmp_path: Path, name: str) -> None:
+    """A recipe's name becomes a folder, a URL and a word of a command: other characters are refused."""
     roster = tmp_path / "roster.toml"
     shown = '"' + name.replace("\n", "\\n") + '"'
     roster.write_text(ROSTER.format(name=shown))
@@ -119,10 +120,10 @@ def test_a_recipe_name_that_is_none_is_refused(tmp_path: Path, name: str) -> Non
         ('recipes = [{ name = "ghost" }]\ncanaries = ["immich"]\n', "canaries"),
         ('recipes = [{ name = "ghost", enrol = true }]\ncanaries = ["ghost"]\n', "enrol"),
     ],
-    ids=["empty", "twice", "a canary that is none", "a misspelt key"],
+    ids=["empty", "twice", "an unknown canary", "a misspelled key"],
 )
-def test_a_roster_that_is_wrong_is_refused(tmp_path: Path, text: str, words: str) -> None:
-    """An empty roster above all: a sweep was once green over an empty list."""
+def test_wrong_roster_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    """A wrong roster is refused, above all an empty one: a retest was once green over an empty list."""
     roster = tmp_path / "roster.toml"
     roster.write_text(text)
     said = muster("--roster", str(roster), reports=tmp_path / "reports").refused()
@@ -146,18 +147,16 @@ def test_a_roster_that_is_wrong_is_refused(tmp_path: Path, text: str, words: str
     ],
     ids=" ".join,
 )
-def test_a_contradiction_on_the_command_line_is_refused(
-    tmp_path: Path, arguments: tuple[str, ...], words: str
-) -> None:
-    """Exit 4, the option is named, nothing is started."""
+def test_contradicting_options_are_refused(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
+    """The message names the option; exit 4; nothing is started."""
     ran = muster(*arguments, reports=tmp_path / "reports")
     assert words in ran.refused()
     assert files_below(tmp_path) == []
 
 
 @pytest.mark.parametrize("arguments", [("--undo", "some"), ("--no-such-option",)], ids=" ".join)
-def test_an_option_that_is_none_is_pytests_to_refuse(tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    """Its own usage message, and the same exit 4."""
+def test_unknown_option_is_refused_by_pytest(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """An unknown option or choice gets pytest's usage message and exit 4."""
     ran = muster(*arguments, reports=tmp_path / "reports").demand(4)
     assert "usage:" in ran.output
 
@@ -182,15 +181,15 @@ def _half(path: Path) -> None:
 
 WORLDS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a file": (lambda path: path.write_text("x"), "folder"),
-    "somebody's files": (_foreign, "other files"),
-    "another version's world": (_broken, "world.json"),
+    "other files": (_foreign, "other files"),
+    "the world of another version": (_broken, "world.json"),
     "no JSON": (_half, "world.json"),
 }
 
 
 @pytest.mark.parametrize("name", WORLDS)
-def test_a_folder_that_is_no_world_is_refused_and_left_alone(tmp_path: Path, name: str) -> None:
-    """Exit 4; not one file of it is touched, and no record of a run is left that was none."""
+def test_folder_without_a_world_is_refused_and_not_changed(tmp_path: Path, name: str) -> None:
+    """Exit 4; no file of the folder changes, and no record of a run is written."""
     make, words = WORLDS[name]
     folder = tmp_path / "world"
     make(folder)
@@ -201,8 +200,8 @@ def test_a_folder_that_is_no_world_is_refused_and_left_alone(tmp_path: Path, nam
     assert {path: path.read_bytes() for path in files_below(tmp_path)} == before
 
 
-def test_a_world_that_another_run_uses_is_refused(night: WorldPool, tmp_path: Path) -> None:
-    """Its ports are in use; the run that is there is not disturbed."""
+def test_world_of_a_running_rehearsal_is_refused(night: WorldPool, tmp_path: Path) -> None:
+    """The ports of the world are in use; the running rehearsal is not disturbed."""
     settings = (night.world / "world.json").read_bytes()
     said = muster("--world", str(night.world), reports=tmp_path / "reports").refused()
     assert "is in use" in said
@@ -211,8 +210,8 @@ def test_a_world_that_another_run_uses_is_refused(night: WorldPool, tmp_path: Pa
     assert files_below(tmp_path) == []
 
 
-def test_a_kept_worlds_port_that_somebody_else_has_is_refused(world_pool: WorldPool, tmp_path: Path) -> None:
-    """The port and what it is for are named; the world is as it was."""
+def test_port_of_a_kept_world_in_use_is_refused(world_pool: WorldPool, tmp_path: Path) -> None:
+    """The message names the port and its setting; the world is not changed."""
     prepare_initial_world(world_pool)
     settings = (world_pool.world / "world.json").read_bytes()
     with socket.create_server(("127.0.0.1", world_pool.settings.ci_port)):

@@ -203,7 +203,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("recipes", "says"), [case[1:] for case in WRONG], ids=[case[0] for case in WRONG])
 def test_wrong_recipes(recipes: str, says: str, tmp_path: Path) -> None:
-    """A wrong list of recipes is one sentence that names file, key, what was expected, and an example."""
+    """The message about wrong recipes is one sentence: file, key, expected value, example."""
     said = refusal(write(tmp_path, recipes + '\ncanaries = ["ghost"]\n'))
     assert f": {says}" in said
     assert "for example " in said

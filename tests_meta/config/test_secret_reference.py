@@ -1,4 +1,4 @@
-"""References to secrets: read late, never shown, and refused in one sentence where they are not private."""
+"""References to secrets: resolved late, never shown, and refused in one sentence unless they are private."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_secret_file_for_others(mode: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", [0o600, 0o400])
 def test_secret_file(mode: int, tmp_path: Path) -> None:
-    """A private file's one line is the secret, with or without its line end."""
+    """The one line of a private file is the secret, with or without its line end."""
     for ending in ("", "\n", "\r\n"):
         path = tmp_path / f"token{len(ending)}"
         path.write_bytes((TOKEN + ending).encode())

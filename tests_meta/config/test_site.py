@@ -28,7 +28,7 @@ SECTIONS = [field.name for field in dataclasses.fields(Site) if field.name != "n
 
 @pytest.mark.parametrize(("section", "line", "says"), WRONG, ids=[f"{s}-{line}"[:60] for s, line, _ in WRONG])
 def test_wrong_value(section: str, line: str, says: str, tmp_path: Path) -> None:
-    """A wrong value is one sentence that names file, key, what was expected, what was seen, and an example."""
+    """The message about a wrong value is one sentence: file, key, expected value, example, seen value."""
     path = write(tmp_path, with_line(section, line))
     said = refusal(path)
     key = ".".join(filter(None, (section, line.split("=")[0].strip())))
@@ -64,7 +64,7 @@ REQUIRED = [
 
 @pytest.mark.parametrize(("section", "name"), REQUIRED)
 def test_missing_key(section: str, name: str, tmp_path: Path) -> None:
-    """A missing key is one sentence that names file, key, what was expected, and an example."""
+    """The message about a missing key is one sentence: file, key, expected value, example."""
     said = refusal(write(tmp_path, without(section, name)))
     assert f"{section}.{name}".strip(".") + " is missing; expected is " in said
     assert f", for example {name} = " in said

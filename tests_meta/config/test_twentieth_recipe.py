@@ -1,4 +1,4 @@
-"""A twentieth recipe is one line of the roster; and a bridge that does not take it up is no deploy."""
+"""A twentieth recipe is one more line of the roster; a deploy after which the bridge does not poll it has failed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tests_meta.world_view import WorldView
 NEW_RECIPE = "gitea"
 
 
-def a_twentieth(world_pool: WorldPool, tmp_path: Path) -> Path:
-    """Put a new recipe upstream and its suite into cc-ci; returns a roster with its one more line."""
+def add_recipe(world_pool: WorldPool, tmp_path: Path) -> Path:
+    """Create a new recipe upstream; returns a roster with one more line for it."""
     settings = world_pool.settings
     template = WorldView(settings).bare("custom-html", upstream=True)
     bare = WorldView(settings).bare(NEW_RECIPE, upstream=True)
@@ -31,24 +31,24 @@ def a_twentieth(world_pool: WorldPool, tmp_path: Path) -> Path:
     return roster
 
 
-def cover(world_pool: WorldPool, tmp_path: Path) -> None:
-    """Somebody writes the suite of the twentieth recipe, in the image of custom-html's."""
-    person = Person(world_pool, "cc-ci", tmp_path)  # who does not take it back
+def push_suite(world_pool: WorldPool, tmp_path: Path) -> None:
+    """A person pushes a suite for the twentieth recipe, a copy of custom-html's."""
+    person = Person(world_pool, "cc-ci", tmp_path)
     template, suite = (person.folder / "tests" / name for name in ("custom-html", NEW_RECIPE))
     subprocess.run(["cp", "-r", str(template), str(suite)], check=True)
     person.push()
 
 
-def test_a_bridge_that_was_not_replaced_is_red_and_rolled_back(
+def test_bridge_that_was_not_replaced_is_rolled_back(
     world_pool: WorldPool, reference_night: ReferenceNight, tmp_path: Path
 ) -> None:
-    """A twentieth recipe is enrolled, the switch succeeds, and the old task goes on polling nineteen: that is no
-    deploy. The host goes back to its recorded generation, and git with it."""
+    """If the old task still polls nineteen recipes after a successful switch, the deploy has failed: the host returns
+    to its recorded generation, and git to its recorded commit."""
     assert reference_night.applied.ran.exit == 0
     world_pool.lay(CONVERGED)
-    roster = a_twentieth(world_pool, tmp_path)
+    roster = add_recipe(world_pool, tmp_path)
     world_pool.start("bridge-not-replaced")
-    cover(world_pool, tmp_path)
+    push_suite(world_pool, tmp_path)
     world_view = WorldView(world_pool.settings)
     before, polled, task = world_view.host(), world_view.running_poll_set(), world_view.poll_set()
     ran = world_pool.visit(roster=roster).demand(11)
@@ -66,16 +66,16 @@ def test_a_bridge_that_was_not_replaced_is_red_and_rolled_back(
     }
 
 
-def test_a_twentieth_recipe_is_one_line(
+def test_twentieth_recipe_is_one_line(
     world_pool: WorldPool, reference_night: ReferenceNight, tmp_path: Path
 ) -> None:
-    """Its mirror is created, it is enrolled, deployed and polled; the other nineteen are not touched."""
+    """One more line creates the mirror and enrolls, deploys and polls the recipe; the other nineteen do not change."""
     assert reference_night.applied.ran.exit == 0
     world_pool.lay(CONVERGED)
-    roster = a_twentieth(world_pool, tmp_path)
+    roster = add_recipe(world_pool, tmp_path)
     assert len(set(roster.read_text().splitlines()) - set(world_pool.roster.read_text().splitlines())) == 1
     world_pool.start()
-    cover(world_pool, tmp_path)
+    push_suite(world_pool, tmp_path)
     world_view = WorldView(world_pool.settings)
     before = world_view.all_refs()
     ran = world_pool.visit(roster=roster).demand(0)
