@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 from fixtures.clients.git import MAIN
-from fixtures.deploy.steps import wanted_identity
+from fixtures.deploy.identity import wanted_identity
 from fixtures.errors import MusterError
 from fixtures.preflight.fixture import Preflight, clock_differences
 from fixtures.run.context import Context

@@ -10,7 +10,7 @@ import pytest
 
 from fixtures.ccci import nix_edit
 from fixtures.ccci.poll_set import PollSet
-from fixtures.deploy.steps import Deployment
+from fixtures.deploy.result import Deployment
 from fixtures.enrollment.fixture import Enrollment
 from fixtures.run.context import Context
 from fixtures.run.expectation import Expectation

@@ -17,13 +17,13 @@ from fixtures.clients.nixos import Generation
 from fixtures.clients.probe_script import Section
 from fixtures.config.site import Bridge
 from fixtures.deploy.revert_timer import (
-    UNTOUCHED,
+    SURVIVE_EMERGENCY,
     SwitchPlan,
     SwitchState,
     SwitchUnits,
     active_state_command,
+    parse_switch_state,
     state_command,
-    switch_state,
 )
 from tests_meta.deploy.real_systemd import CURRENT, PROFILE, SERVICE, STARTS, WRONG_MOUNT, Machine, booted
 from tests_meta.rehearsal.ci_world import until
@@ -55,7 +55,7 @@ class Switch:
         link, path = self.machine.out(f"readlink {PROFILE}; readlink -f {PROFILE}").splitlines()
         return Generation(int(link.split("-")[1]), path)
 
-    def plan(self, *, dead_man_s: float = NEVER_S, switch_s: float = 60.0, **system: object) -> SwitchPlan:
+    def plan(self, *, revert_after_s: float = NEVER_S, switch_s: float = 60.0, **system: object) -> SwitchPlan:
         units = SwitchUnits(f"20260602T001300Z-{self._name}")
         return SwitchPlan(
             units=units,
@@ -68,7 +68,7 @@ class Switch:
             roots=f"{nixos.GC_ROOTS}/{units.roots}",
             activation="switch",
             switch_s=switch_s,
-            dead_man_s=dead_man_s,
+            revert_after_s=revert_after_s,
         )
 
     def start(self, plan: SwitchPlan, guard: str = "true") -> None:
@@ -79,7 +79,7 @@ class Switch:
             shown = self.machine.run(state_command(plan.units))
             if shown.status != 0:  # systemd itself is being replaced
                 return None
-            state = switch_state(shown.out)
+            state = parse_switch_state(shown.out)
             return None if state.active else state
 
         return until(look, what="the switch to end")
@@ -149,7 +149,7 @@ def test_a_switch_that_is_confirmed_stays(machine: Machine, switch: Switch) -> N
 
 def test_a_switch_that_nobody_confirms_is_taken_back(machine: Machine, switch: Switch) -> None:
     """The switch has reloaded systemd's units in between, and they say the same as before."""
-    plan = switch.plan(dead_man_s=SOON_S)
+    plan = switch.plan(revert_after_s=SOON_S)
     switch.start(plan)
     switch.await_nothing_left()
     assert switch.made() == [f"switch {plan.to_path}", f"switch {switch.home}"]
@@ -161,7 +161,7 @@ def test_a_switch_that_nobody_confirms_is_taken_back(machine: Machine, switch: S
 
 def test_emergency_mode_is_survived(machine: Machine, switch: Switch) -> None:
     """The system of another machine stops everything; only what was armed as muster arms it is still there."""
-    plan = switch.plan(dead_man_s=LATER_S, units=WRONG_MOUNT)
+    plan = switch.plan(revert_after_s=LATER_S, units=WRONG_MOUNT)
     machine.out("systemd-run --quiet --unit=plain --on-active=3600 /bin/true")
     switch.start(plan)
     machine.until("systemctl is-active emergency.target", "active")
@@ -228,7 +228,7 @@ def test_a_revert_stops_a_switch_that_still_runs(machine: Machine, switch: Switc
 
 def test_a_revert_that_was_made_while_nobody_looked_leaves_nothing(machine: Machine, switch: Switch) -> None:
     """A hanging switch ran into its limit, later the revert fired; its script takes itself away."""
-    plan = switch.plan(switch_s=5.0, dead_man_s=LATER_S, starts=HANGS)
+    plan = switch.plan(switch_s=5.0, revert_after_s=LATER_S, starts=HANGS)
     switch.start(plan)
     switch.await_nothing_left()
     assert switch.made() == [f"switch {plan.to_path}", f"switch {switch.home}"]
@@ -254,7 +254,7 @@ def test_going_back_needs_no_timer(machine: Machine, switch: Switch) -> None:
 
 def test_an_armed_revert_outlives_systemd_itself(machine: Machine, switch: Switch) -> None:
     """A switch that brings another systemd lets it take over (``daemon-reexec``): the timer goes on."""
-    plan = switch.plan(dead_man_s=LATER_S, starts=f"systemctl daemon-reexec\n{STARTS}")
+    plan = switch.plan(revert_after_s=LATER_S, starts=f"systemctl daemon-reexec\n{STARTS}")
     switch.start(plan)
     assert switch.ended(plan).result == "success"
     assert f"{plan.units.revert}.timer" in switch.left()
@@ -266,7 +266,7 @@ def test_a_host_that_was_booted_into_an_older_system_goes_back_to_that(machine: 
     newer = machine.system("newer")
     machine.out(f"nix-env -p {PROFILE} --set {newer} && {newer}/bin/switch-to-configuration boot")
     switch.before = Generation(switch.before.number + 1, newer)
-    plan = switch.plan(dead_man_s=SOON_S)
+    plan = switch.plan(revert_after_s=SOON_S)
     switch.start(plan)
     switch.await_nothing_left()
     assert switch.made()[1:] == [f"switch {plan.to_path}", f"test {switch.home}", f"boot {newer}"]
@@ -304,7 +304,7 @@ def test_on_another_machine_nothing_is_armed(machine: Machine, switch: Switch) -
     machine.out(plan.clear_script())
 
 
-@pytest.mark.parametrize("property_", UNTOUCHED)
+@pytest.mark.parametrize("property_", SURVIVE_EMERGENCY)
 def test_a_unit_is_told_what_stops_it_not(machine: Machine, switch: Switch, property_: str) -> None:
     """Timer and service both: one that stops would take the other's work with it."""
     plan = switch.plan()
