@@ -92,7 +92,7 @@ class Graph:
 
 
 def room_of(module: str) -> str:
-    """``fixtures.deploy.steps`` belongs to ``fixtures.deploy``, ``reports.page`` to ``reports``."""
+    """``fixtures.deploy.undo`` belongs to ``fixtures.deploy``, ``reports.page`` to ``reports``."""
     parts = module.split(".")
     return ".".join(parts[:2]) if parts[0] == "fixtures" else parts[0]
 
