@@ -1,4 +1,4 @@
-"""The embedded Drone answers as Drone 2.25 does: who may, what is listed, how builds are made and ended."""
+"""The embedded Drone answers as Drone 2.25 does: access, lists, how builds are made and ended."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 def test_wrong_token_is_a_guest(world: World) -> None:
-    """A token that Drone does not know makes the caller a guest: 401 on a private repository, and never 403."""
+    """An unknown token makes the caller a guest: 401 on a private repository, and never 403."""
     for path in ("/user", BUILDS, f"{BUILDS}/1", f"/repos/{ORG}/no-such-repo/builds"):
         assert world.drone("GET", path, token="wrong").status_code == 401
         assert world.drone("GET", path, token="").status_code == 401
@@ -63,13 +63,13 @@ def test_wrong_token_is_a_guest(world: World) -> None:
 
 
 def test_known_caller_gets_404_for_unknown_repositories(world: World) -> None:
-    """Whoever is known gets 404, not 401, for a repository that Drone never synced."""
+    """A known caller gets 404, not 401, for a repository that Drone never synced."""
     answer = world.drone("GET", f"/repos/{ORG}/ghost/builds")
     assert (answer.status_code, answer.json()) == (404, {"message": "Not Found"})
 
 
 def test_forms_of_the_token(world: World) -> None:
-    """A bare token and the query's ``access_token`` work; ``token X`` and ``bearer X`` do not."""
+    """A bare token works as ``Bearer X`` does; ``token X`` and ``bearer X`` do not."""
     token, url = world.settings.drone_token, f"{world.settings.ci_url}/api/user"
 
     def ask(header: str) -> int:
@@ -81,7 +81,6 @@ def test_forms_of_the_token(world: World) -> None:
         401,
         401,
     ]
-    assert httpx.get(url, params={"access_token": token}, trust_env=False).json()["login"] == world.settings.bot
 
 
 # -- reading --------------------------------------------------------------------------------------------------
@@ -98,11 +97,10 @@ def test_list_is_paged_as_drone_pages(world: World) -> None:
     assert world.builds(page=0, per_page=5) == world.builds(page=1, per_page=5)
     assert world.builds(page=2, per_page=5)[0]["number"] < numbers[-1]
     assert world.builds(page=99) == []
-    assert world.builds(branch="no-such-branch") == []
 
 
 def test_unknown_builds(world: World) -> None:
-    """A number that is none is a 400, one that is not there a 404 in the database's words."""
+    """Text in place of a number is a 400, an unknown number a 404 with the database's message."""
     assert world.drone("GET", f"{BUILDS}/abc").status_code == 400
     missing = world.drone("GET", f"{BUILDS}/99999")
     assert (missing.status_code, missing.json()) == (404, {"message": "sql: no rows in result set"})
@@ -156,7 +154,7 @@ def test_custom_build_from_trigger_to_results(world: World) -> None:
 def test_build_json_has_drones_fields(world: World) -> None:
     """The keys of a build are those of Drone's struct, the empty ones that it omits left out (core/build.go)."""
     always = set(BUILD_KEYS.split())
-    assert set(world.builds(per_page=1, page=1)[0]) - {"params", "parent", "error", "debug"} == always
+    assert set(world.builds(per_page=1, page=1)[0]) - {"params", "error"} == always
     assert set(world.build(1)) == always
 
 
@@ -217,18 +215,7 @@ def test_builds_run_one_at_a_time(world: World) -> None:
     assert world.drone("GET", f"{BUILDS}/{first}/logs/x/2").status_code == 400
 
 
-# -- repeating and ending builds ------------------------------------------------------------------------------
-
-
-def test_restart_makes_a_new_build(world: World) -> None:
-    """A restart is a new number with the old one as its parent, and the old parameters win over new ones."""
-    old = world.trigger("newcomer", NO_SUCH_COMMIT, COMMENT="5")
-    world.finished(old["number"])
-    new = world.drone("POST", f"{BUILDS}/{old['number']}", params={"COMMENT": "6", "EXTRA": "1"}).json()
-    assert new["number"] > old["number"]
-    assert new["parent"] == old["number"]
-    assert new["params"] == {**old["params"], "EXTRA": "1"}
-    assert world.finished(new["number"])["status"] == "failure"
+# -- ending builds --------------------------------------------------------------------------------------------
 
 
 def test_cancel_kills_what_runs_and_what_waits(world: World) -> None:
