@@ -1,4 +1,4 @@
-"""Commits put straight into a bare repository, as if somebody had pushed them; no server is asked."""
+"""Create commits directly in a bare repository, as if somebody had pushed them; uses no server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def commit_file(bare: Path, path: str, content: str, *, branch: str = "main") ->
         env = {"GIT_INDEX_FILE": os.path.join(folder, "index")}
         old = git(bare, "rev-parse", branch)
         git(bare, "read-tree", old, **env)
-        blob = git(bare, "hash-object", "-w", "--stdin", told=content)
+        blob = git(bare, "hash-object", "-w", "--stdin", stdin=content)
         git(bare, "update-index", "--add", "--cacheinfo", f"100644,{blob},{path}", **env)
         tree = git(bare, "write-tree", **env)
     commit = git(bare, "commit-tree", tree, "-p", old, "-m", "by somebody else")
@@ -24,12 +24,12 @@ def commit_file(bare: Path, path: str, content: str, *, branch: str = "main") ->
     return commit
 
 
-def git(bare: Path, *words: str, told: str = "", **env: str) -> str:
+def git(bare: Path, *words: str, stdin: str = "", **env: str) -> str:
     done = subprocess.run(
         ["git", "-c", f"safe.directory={bare}", *words],
         cwd=bare,
         env=git_environment() | env,
-        input=told,
+        input=stdin,
         capture_output=True,
         text=True,
         timeout=60,

@@ -1,4 +1,4 @@
-"""What the tests share: one station for worlds, the stories that were run there, and the rule about skips."""
+"""Shared fixtures: the pool of worlds, the reference night, and the check that every skip on CI is allowed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from tests_meta.muster_runs import CONVERGED, NIGHT, WorldPool
 from tests_meta.reference_night import ReferenceNight, prepare_initial_world, run_reference_night
 
-# Each runs whole rehearsals by the dozen. They are for an hour of one's own: MUSTER_LONG=1 pytest tests_meta/
+# Each of these runs dozens of rehearsals; run them with MUSTER_LONG=1 pytest tests_meta/
 LONG = [
     "rollback/test_crash.py",
     "run/test_broken_calls.py",
@@ -30,7 +30,7 @@ LONG = [
     "rollback/test_signals.py",
     "rollback/test_recovery.py",
 ]
-# Begun first, where several processes share the tests (-n): whoever gets one of these last is waited for.
+# Started first, so that with -n no worker starts one of these last while the others are finished.
 SLOWEST = ("test_power_cuts", "test_known_bad_worlds", "test_whole_rehearsal", "test_faults", "test_as_a_service")
 collect_ignore = [] if os.environ.get("MUSTER_LONG") else LONG
 
@@ -42,21 +42,21 @@ WORLD_POOL = pytest.StashKey[WorldPool]()
 
 @pytest.fixture(scope="session")
 def world_pool(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorldPool]:
-    """The place for this session's worlds."""
-    made = pytestconfig.stash[WORLD_POOL] = WorldPool(tmp_path_factory.mktemp("station"))
+    """The worlds of this session."""
+    made = pytestconfig.stash[WORLD_POOL] = WorldPool(tmp_path_factory.mktemp("worlds"))
     yield made
     made.clear()
 
 
 @pytest.fixture(scope="session")
 def reference_night(world_pool: WorldPool) -> ReferenceNight:
-    """Plan, apply, apply again and health, one after the other in one world; told once."""
+    """Plan, apply, a second apply and health, in one world; run once per session."""
     return run_reference_night(world_pool)
 
 
 @pytest.fixture
 def night(world_pool: WorldPool) -> WorldPool:
-    """The world of the night, in which nothing is done yet, running; for tests that leave it as it is."""
+    """The running world of 2026-06-02, before the migration; shared, so tests must not change it."""
     if not world_pool.has(NIGHT):
         prepare_initial_world(world_pool)
     return world_pool.untouched(NIGHT)
@@ -64,13 +64,13 @@ def night(world_pool: WorldPool) -> WorldPool:
 
 @pytest.fixture
 def converged(reference_night: ReferenceNight, world_pool: WorldPool) -> WorldPool:
-    """A world in which all is done, running; for tests that leave it as it is."""
+    """The running world after the migration; shared, so tests must not change it."""
     assert reference_night.applied.ran.exit == 0
     return world_pool.untouched(CONVERGED)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """A world that runs polls all the time: it ends with the last test in a row that looks at it."""
+    """Stop the shared world before a test that does not use it, because its bridge polls all the time."""
     world_pool = item.config.stash.get(WORLD_POOL, None)
     if world_pool is not None and "world_pool" not in getattr(item, "fixturenames", ()):
         world_pool.end()
@@ -82,17 +82,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # Hundreds of processes are started; one that may not keep what it compiled takes seconds longer.
+    # The tests start hundreds of processes, and each takes seconds longer without compiled modules.
     if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
         compiled = os.environ["PYTHONPYCACHEPREFIX"] = tempfile.mkdtemp(prefix="muster-compiled-")
         config.add_cleanup(lambda: shutil.rmtree(compiled, ignore_errors=True))
     config.pluginmanager.register(Skips(), "muster-skips")
-    # pytest-xdist would give out the files with most tests first, and the longest are not among them.
+    # By default pytest-xdist starts with the files that have the most tests, which are not the slowest ones.
     config.option.loadscopereorder = False
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What a test counted: how many points of a run were tried, say."""
+    """Print the counts that tests recorded, for instance how many points of a run were tried."""
     for outcome in ("passed", "failed"):
         for report in terminalreporter.stats.get(outcome, []):
             for name, value in getattr(report, "user_properties", ()):
@@ -101,7 +101,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 class Skips:
-    """On CI, a skip that nobody agreed to is a failure: nothing checked must never look like nothing wrong."""
+    """On CI, a skip for a reason that is not in allowed_skips.txt fails the session."""
 
     def __init__(self) -> None:
         lines = (line.strip() for line in ALLOWED_SKIPS.read_text().splitlines())

@@ -1,8 +1,7 @@
-"""Runs of muster as forks of a process that has imported already what every run imports.
+"""Run muster in a fork of a process that has already imported pytest and muster.
 
-A new interpreter, pytest and the libraries take two seconds of a core, which is longer than a settled crash takes.
-A fork of a process that has done nothing else is as much a process of its own as one that was started anew: with
-its own memory, environment, output, exit code and end.
+Starting an interpreter and importing everything takes two seconds of CPU time, longer than many runs. The parent of the
+fork has only made these imports, so each run still has its own memory, environment, output and exit code.
 """
 
 from __future__ import annotations
@@ -15,21 +14,21 @@ from collections.abc import Mapping, Sequence
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-# What muster's own start imports, but no plugin of pytest's: it warns of those that it finds imported.
+# The modules to import before the fork; no pytest plugins, because pytest warns of those that are already imported.
 PRELOADED = ("pytest", "fixtures.plugin.hooks", "reports", "jinja2", "asyncio", "xml.etree.ElementTree")
 QUIET = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
 
 
 def run(arguments: Sequence[str], *, cwd: Path, env: Mapping[str, str], limit_s: float) -> tuple[int, str]:
-    """``pytest ARGUMENTS`` in a new process: its exit code and all that it said.
+    """Run ``pytest ARGUMENTS`` in a new process; returns its exit code and output.
 
-    Raises `TimeoutError` with what it said so far, after killing it at its limit.
+    At the time limit it is killed, and `TimeoutError` is raised with the output so far.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOADED))
-    with tempfile.NamedTemporaryFile("r", prefix="muster-said-", errors="replace") as said:
+    with tempfile.NamedTemporaryFile("r", prefix="muster-output-", errors="replace") as captured:
         process: ForkServerProcess = context.Process(
-            target=_become_pytest, args=(tuple(arguments), str(cwd), dict(env), said.name)
+            target=_become_pytest, args=(tuple(arguments), str(cwd), dict(env), captured.name)
         )
         process.start()
         process.join(limit_s)
@@ -37,7 +36,7 @@ def run(arguments: Sequence[str], *, cwd: Path, env: Mapping[str, str], limit_s:
         if late:
             process.kill()
             process.join()
-        output, status = said.read(), process.exitcode
+        output, status = captured.read(), process.exitcode
         process.close()
     if late:
         raise TimeoutError(output)
@@ -45,15 +44,15 @@ def run(arguments: Sequence[str], *, cwd: Path, env: Mapping[str, str], limit_s:
     return status, output
 
 
-def _become_pytest(arguments: tuple[str, ...], cwd: str, env: dict[str, str], said: str) -> None:
-    """In the fork: leave behind what was the tests' own, then do what ``python -m pytest`` does."""
-    output = os.open(said, os.O_WRONLY)
+def _become_pytest(arguments: tuple[str, ...], cwd: str, env: dict[str, str], output_file: str) -> None:
+    """In the fork: replace output, environment and folder, then do what ``python -m pytest`` does."""
+    output = os.open(output_file, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(output, stream)
     os.environ.clear()
     os.environ.update(env)
     os.chdir(cwd)
-    # An interpreter reads these two when it starts.
+    # A new interpreter reads these two variables at its start.
     sys.dont_write_bytecode = bool(env.get("PYTHONDONTWRITEBYTECODE"))
     sys.pycache_prefix = env.get("PYTHONPYCACHEPREFIX") or None
     sys.path[:] = [cwd, *(place for place in sys.path if place not in ("", cwd))]

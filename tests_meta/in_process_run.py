@@ -1,4 +1,4 @@
-"""A run as the phases' fixtures get it, opened by a test: for the work of one phase without a pytest of its own."""
+"""Open a run inside a test, to call the code of one phase without another pytest process."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def open_run(
     today: date | None = None,
     started: datetime | None = None,
 ) -> Run:
-    """A run that has taken its baseline and done nothing; its journal is in `folder`."""
+    """A run with its baseline and without changes; its journal is in `folder`."""
     keys = resolve_secrets(site)
     world = open_write_world(site, keys) if mode is Mode.APPLY else open_read_world(site, keys)
     survey = take(world, roster)

@@ -1,10 +1,10 @@
-"""Runs of `pytest phases/` as a person starts them, and the worlds that they are started in.
+"""Run `pytest phases/` as a person does, in a pool of worlds.
 
-Each run is a process of its own with a folder of its own for its record. What it said, its exit code and its
-record are read back as plain text and JSON; what it did is looked up in the world by `tests_meta.world_view`.
+Each run is a separate process with its own record folder. Tests read its output, exit code and record as plain
+text and JSON; `tests_meta.world_view` shows what it did in the world.
 
-A *station* is one place for worlds: a world that was kept is put back byte for byte, at the path and on the ports
-that its own files name. So the slow ways to a state (seeding, a whole migration) are gone once per session.
+A `WorldPool` keeps copies of worlds and restores them byte for byte at the same path and ports, so that slow
+preparations (seeding, a whole migration) are made once per session.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from fixtures.rehearsal.settings import SETTINGS_FILE, WorldSettings
 from fixtures.rehearsal.settings import load as load_settings
 from fixtures.rehearsal.site_file import SITE_FILE
 from fixtures.rehearsal.world import Rehearsal
-from tests_meta import forked_runs as warm_runs
+from tests_meta import forked_runs as forked
 
 ROOT = Path(__file__).parents[1]
 LIMIT_S = 240.0
@@ -39,7 +39,7 @@ NIGHT, CONVERGED = "night", "converged"
 
 @dataclass(frozen=True)
 class Ran:
-    """One finished run; `folder` is its record's, or None where it came to none."""
+    """One finished run; `folder` has its record, or is None if it wrote none."""
 
     exit: int
     output: str
@@ -54,7 +54,7 @@ class Ran:
 
     @property
     def lines(self) -> list[dict[str, Any]]:
-        """The journal, as JSON lines and nothing more."""
+        """The journal's lines, parsed as JSON."""
         assert self.folder is not None, self.output
         return [json.loads(line) for line in (self.folder / "journal.jsonl").read_text().splitlines()]
 
@@ -70,14 +70,14 @@ class Ran:
         return self.titles("failed")
 
     def demand(self, status: int) -> Ran:
-        """Itself, when it ended with this exit code and without a traceback of muster's or pytest's own."""
+        """Assert this exit code and the absence of tracebacks; returns itself."""
         assert self.exit == status, f"exit {self.exit}, expected {status}:\n{self.output[-4000:]}"
         for words in ("Traceback (most recent call last)", "INTERNALERROR"):
             assert words not in self.output, self.output[-4000:]
         return self
 
     def refused(self) -> str:
-        """The one sentence of a run that was refused with exit 4 before it began."""
+        """The only error message of a run that was refused with exit 4 before it started."""
         found = re.findall(r"^ERROR: muster: (.+)$", self.demand(4).output, re.M)
         assert len(found) == 1, self.output
         assert found[0].endswith("."), found[0]
@@ -86,7 +86,7 @@ class Ran:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """This process's environment without what a pytest around it, or a developer's shell, would add."""
+    """This process's environment without the variables of an outer pytest or a developer's shell."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -95,12 +95,12 @@ def environment(**more: str) -> dict[str, str]:
     return kept | more
 
 
-# Whoever runs muster has no hypothesis; its plugin costs each run a second.
-WITHOUT = ("-p", "no:hypothesispytest")
+# Users of muster do not have hypothesis, and its plugin takes a second per run.
+PLUGINS_OFF = ("-p", "no:hypothesispytest")
 
 
 def command(*arguments: str, python: Sequence[str] = ()) -> list[str]:
-    return [sys.executable, *python, "-m", "pytest", *WITHOUT, *arguments]
+    return [sys.executable, *python, "-m", "pytest", *PLUGINS_OFF, *arguments]
 
 
 def muster(
@@ -114,11 +114,11 @@ def muster(
     before: Callable[[], None] | None = None,
     cold: bool = False,
 ) -> Ran:
-    """Run muster to its end; fails when it does not come to one.
+    """Run muster to its end; fails the test at the time limit.
 
-    `prefix` is put before the command (``unshare …``), `before` runs in the new process before it starts. Where
-    neither these nor the folder nor the environment make a difference to an interpreter's start, a process is forked
-    that has started already (see `tests_meta.forked_runs`); with `cold` it is the command that a person types.
+    `prefix` is put before the command (``unshare …``); `before` is called in the new process before the command. If
+    none of these, and no folder or environment variable, needs a new interpreter, the run is forked from a running one
+    (see `tests_meta.forked_runs`). `cold` forces the command that a person types.
     """
     folder = reports or Path(tempfile.mkdtemp(prefix="muster-reports-"))
     known = set(_runs(folder))
@@ -128,13 +128,13 @@ def muster(
         if not (
             cold or prefix or before or cwd != ROOT or any(not name.startswith("MUSTER_") for name in env or ())
         ):
-            status, output = warm_runs.run(
-                [*WITHOUT, *words], cwd=cwd, env=environment(**(env or {})), limit_s=limit_s
+            status, output = forked.run(
+                [*PLUGINS_OFF, *words], cwd=cwd, env=environment(**(env or {})), limit_s=limit_s
             )
         else:
             status, output = _run([*prefix, *command(*words)], cwd, environment(**(env or {})), limit_s, before)
-    except TimeoutError as late:
-        raise AssertionError(f"not within {limit_s:.0f} s: {' '.join(words)}\n{str(late)[-4000:]}") from None
+    except TimeoutError as timeout:
+        raise AssertionError(f"not within {limit_s:.0f} s: {' '.join(words)}\n{str(timeout)[-4000:]}") from None
     finally:
         shutil.rmtree(cache, ignore_errors=True)
     new = [run for run in _runs(folder) if run not in known]
@@ -144,7 +144,7 @@ def muster(
 def _run(
     words: list[str], cwd: Path, env: dict[str, str], limit_s: float, before: Callable[[], None] | None
 ) -> tuple[int, str]:
-    """Exit code and output; raises `TimeoutError` with the output so far, after killing it."""
+    """Returns exit code and output; at the limit kills it and raises `TimeoutError` with the output so far."""
     process = subprocess.Popen(
         words,
         cwd=cwd,
@@ -159,7 +159,7 @@ def _run(
     try:
         output, _ = process.communicate(timeout=limit_s)
     except subprocess.TimeoutExpired:
-        process.kill()  # its world ends with it
+        process.kill()  # its world stops with it
         output, _ = process.communicate()
         raise TimeoutError(output) from None
     return process.returncode, output
@@ -184,7 +184,7 @@ def phases_of(nodeids: Sequence[str]) -> list[int]:
 
 
 class WorldPool:
-    """One folder in which one world at a time runs, and the worlds that were put aside; of `parts`, if given."""
+    """Runs one world at a time in one folder, and keeps copies of worlds; `parts` replaces parts of the world."""
 
     def __init__(self, folder: Path, parts: Parts | None = None) -> None:
         self.folder = folder
@@ -193,9 +193,9 @@ class WorldPool:
         self._kept = folder / "kept"
         self._kept.mkdir()
         self._running: Rehearsal | None = None
-        self._spotless = ""
+        self._shared = ""
         self.roster = folder / "roster.toml"
-        # The roster's excuses end one day; these tests are not about that day.
+        # The roster's known failures expire, and these tests must not depend on the date.
         self.roster.write_text(re.sub(r"until = [0-9-]+", "until = 9999-12-31", ROSTER_FILE.read_text()))
 
     @property
@@ -207,22 +207,22 @@ class WorldPool:
         return self.world / SITE_FILE
 
     def start(self, *faults: str) -> None:
-        """Start the world that is laid out, or a new one of the night where there is none."""
+        """Start the world in the folder, or seed and start a new one if the folder is empty."""
         self.end()
         self._running = rehearsal_world.start(folder=self.world, pace=PACE, faults=faults, parts=self.parts)
 
     def end(self) -> None:
         if self._running:
             self._running.end()
-        self._running, self._spotless = None, ""
+        self._running, self._shared = None, ""
 
     def keep(self, name: str) -> None:
-        """Put the world aside as it is now; it must not run."""
+        """Stop the world and keep a copy under this name."""
         self.end()
         subprocess.run(["cp", "-a", str(self.world), str(self._kept / name)], check=True)
 
     def lay(self, name: str) -> None:
-        """Put a world that was kept back to where it lives."""
+        """Restore a kept world into the folder."""
         self.end()
         self.clear()
         subprocess.run(["cp", "-a", str(self._kept / name), str(self.world)], check=True)
@@ -237,19 +237,19 @@ class WorldPool:
             shutil.rmtree(self.world)
 
     def run(self, *arguments: str, **options: Any) -> Ran:
-        """A rehearsal in the world that is laid out: muster starts and ends it."""
+        """Run a rehearsal with ``--world``: muster starts and stops the world in the folder."""
         self.end()
         return muster("--world", str(self.world), *arguments, **options)
 
     def visit(self, *arguments: str, roster: Path | None = None, site: Path | None = None, **options: Any) -> Ran:
-        """A run against the world that runs, by its site file, as against a real system."""
+        """Run against the running world by its site file, as against a real system."""
         assert self._running is not None
         where = ("--site", str(site or self.site), "--roster", str(roster or self.roster))
         return muster(*where, *arguments, **options)
 
     @contextmanager
     def live(self, name: str, *faults: str) -> Iterator[WorldPool]:
-        """The world `name`, put back and running, for one test to spoil."""
+        """The world `name`, restored and running, for one test that may change it."""
         self.lay(name)
         self.start(*faults)
         try:
@@ -258,16 +258,16 @@ class WorldPool:
             self.end()
 
     def untouched(self, name: str) -> WorldPool:
-        """The world `name`, running, shared by tests that leave it as they find it."""
-        if self._spotless != name or self._running is None:
+        """The world `name`, running, shared by tests that do not change it."""
+        if self._shared != name or self._running is None:
             self.lay(name)
             self.start()
-            self._spotless = name
+            self._shared = name
         return self
 
     @contextmanager
     def breaking(self, *rules: Mapping[str, object]) -> Iterator[None]:
-        """Break chosen requests of both forges while the block runs (rules: forge_embedded.wire_faults)."""
+        """Break chosen requests to both forges inside the block (rules: forge_embedded.wire_faults)."""
         file = self.world / "forge-faults.json"
         draft = file.with_suffix(".new")
         draft.write_text(json.dumps(list(rules)))

@@ -1,7 +1,7 @@
-"""A small world for attacks on a run, what can be seen of it from outside, and lanes for many attacks at once.
+"""Small worlds for faulty runs, several at once, and their state as seen from outside.
 
-The roster is small, so that an attack takes seconds; it holds one recipe for each thing that a fault can hit. A
-lane is a `Station` of its own: its world has its own folder and ports and is put back for every attack.
+The small roster makes a run take seconds; it has one recipe for each thing that a fault can affect. Each
+`ParallelWorld` has its own folder and ports, and is restored for every run.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from fixtures.config.options import Parts
 from fixtures.rehearsal import world as rehearsal_world
 from fixtures.rehearsal.settings import WorldSettings
 from tests_meta.muster_runs import PACE, Ran, WorldPool
-from tests_meta.world_view import POLL_FILE, WorldView
+from tests_meta.world_view import WorldView
 
-LANES = 2
+WORLDS_AT_ONCE = 2
 RECIPES = ("keycloak", "n8n", "hedgedoc", "ghost", "mailu", "mumble")
 BRIDGE = "ccci-bridge_app"
 SEEDED, MIRRORED = "seeded", "mirrored-and-covered"
@@ -44,7 +44,7 @@ deferred = [{ recipe = "ghost", item = "backup pull request 1" }]
 
 
 class ParallelWorld(WorldPool):
-    """A station for the worlds of a small roster."""
+    """A `WorldPool` with a small roster."""
 
     def __init__(self, folder: Path, roster: str = ROSTER, parts: Parts | None = None) -> None:
         folder.mkdir(exist_ok=True)
@@ -65,7 +65,7 @@ class ParallelWorld(WorldPool):
         return self._running.pid
 
     def begin(self, state: str, *faults: str) -> None:
-        """Lay out the world in `state` (or a new one, seeded with `faults`, for ""), and start it misbehaving."""
+        """Restore the world in `state` (or seed a new one, for ""), and start it with `faults`."""
         if state:
             if not self.has(state):
                 self._make(state)
@@ -81,20 +81,20 @@ class ParallelWorld(WorldPool):
         self.keep(state)
 
     def world_state(self) -> WorldState:
-        return look(self.settings)
+        return observe(self.settings)
 
 
 @dataclass(frozen=True)
 class WorldState:
-    """What can be seen of a world without muster's clients.
+    """The state of a world, read without muster's clients.
 
-    `host`: what runs, boots and is checked out. `poll_set`: in git's head. `served`: in the bridge's service, as
-    the Swarm would start it again. `left`: everything of muster's that should not outlast a run.
+    `host`: running system, boot default and checkout. `poll_set`: in git's head. `served`: in the specification of the
+    bridge's service. `left`: everything of muster's that a run must remove.
     """
 
     forge: dict[str, dict[str, str]]
     upstream: dict[str, dict[str, str]]
-    talk: dict[str, list[Any]]
+    discussions: dict[str, list[Any]]
     host: dict[str, str]
     poll_set: tuple[str, ...]
     served: tuple[str, ...]
@@ -106,27 +106,27 @@ class WorldState:
 
     @property
     def built(self) -> str:
-        """The poll set that the running system would deploy: read in its own files."""
+        """The store path of the running system."""
         return os.path.realpath(self.host["running"])
 
 
-def look(settings: WorldSettings) -> WorldState:
-    """Look at a world; it may be running or not."""
+def observe(settings: WorldSettings) -> WorldState:
+    """Read the state of a world, running or stopped."""
     world_view = WorldView(settings)
-    talk = world_view.database()
+    discussions = world_view.database()
     return WorldState(
         forge=world_view.all_refs(),
         upstream=world_view.all_refs(upstream=True),
-        talk=talk,
-        host=host_of(settings),
+        discussions=discussions,
+        host=host_state(settings),
         poll_set=tuple(world_view.poll_set()),
         served=tuple(_served(settings).split(",")),
-        left=tuple(left_behind(settings, world_view, talk)),
+        left=tuple(leftovers(settings, world_view, discussions)),
         org=settings.org,
     )
 
 
-def host_of(settings: WorldSettings) -> dict[str, str]:
+def host_state(settings: WorldSettings) -> dict[str, str]:
     root = settings.host_dir
     profile, checkout = root / "nix/var/nix/profiles/system", root / "root/cc-ci"
     alerts = root / "var/lib/ci-warm/alerts"
@@ -163,18 +163,18 @@ def _served(settings: WorldSettings) -> str:
     return next(str(e).partition("=")[2] for e in spec["Env"] if e.startswith("POLL_REPOS="))
 
 
-def left_behind(settings: WorldSettings, world_view: WorldView, talk: Mapping[str, list[Any]]) -> list[str]:
-    """Scratch branches and open pull requests, trigger comments of the bot, units, and a lock that is held."""
+def leftovers(settings: WorldSettings, world_view: WorldView, discussions: Mapping[str, list[Any]]) -> list[str]:
+    """What a run must remove: scratch branches, scratch pull requests, trigger comments, units, files, a held lock."""
     left = [
         f"{name} {ref}"
         for name, refs in world_view.all_refs().items()
         for ref in refs
         if ref.startswith("refs/heads/muster/scratch-")
     ]
-    left += [f"open pull request from {row[2]}" for row in talk["pulls"]
+    left += [f"open pull request from {row[2]}" for row in discussions["pulls"]
              if str(row[2]).startswith("muster/scratch-") and row[4] == "open"]  # fmt: skip
-    left += ["a trigger comment" for row in talk["comments"] if row[1] == "!testme"]
-    left += units_of(settings)
+    left += ["a trigger comment" for row in discussions["comments"] if row[1] == "!testme"]
+    left += muster_units(settings)
     files = [*settings.host_dir.glob("run/muster-*"), *settings.host_dir.glob("nix/var/nix/gcroots/muster-*")]
     left += [path.name for path in files]
     lock = settings.host_dir / "run/lock/muster.lock"
@@ -183,8 +183,8 @@ def left_behind(settings: WorldSettings, world_view: WorldView, talk: Mapping[st
     return left
 
 
-def units_of(settings: WorldSettings) -> list[str]:
-    """Muster's units on a host that runs, by the host's own systemctl; none where it does not run."""
+def muster_units(settings: WorldSettings) -> list[str]:
+    """muster's units according to the host's systemctl; empty if the host is stopped."""
     systemctl = settings.host_dir / "bin/systemctl"
     said = ""
     for kind in ("list-units", "list-timers"):
@@ -196,15 +196,17 @@ def units_of(settings: WorldSettings) -> list[str]:
 
 @dataclass(frozen=True)
 class FaultRun:
-    """One attack: the world before it, the run, and the world after it."""
+    """One run with a fault: the world before, the run, and the world after."""
 
     before: WorldState
     ran: Ran
     after: WorldState
 
 
-def converged_but(world_state: WorldState, recipes: Iterable[str], *, missing: str = "") -> list[str]:
-    """Why this world is not the end state for all `recipes` but `missing`; empty when it is."""
+def differences_from_end_state(
+    world_state: WorldState, recipes: Iterable[str], *, missing: str = ""
+) -> list[str]:
+    """The differences of the world from the end state for all `recipes` except `missing`."""
     wrong = []
     wanted = [f"{world_state.org}/{name}" for name in recipes if name != missing]
     polled = [entry for entry in world_state.poll_set if entry != f"{world_state.org}/{missing}"]
@@ -225,8 +227,8 @@ def converged_but(world_state: WorldState, recipes: Iterable[str], *, missing: s
     return wrong + [f"left behind: {one}" for one in world_state.left]
 
 
-def live_differs(before: WorldState, after: WorldState) -> list[str]:
-    """What of the host and the poll set is not what it was; an alert is for people, and stays for them."""
+def live_differences(before: WorldState, after: WorldState) -> list[str]:
+    """The differences of host and poll set from `before`, except alerts, which stay for people to see."""
     wrong = [f"{name}: {before.host[name]} -> {after.host[name]}" for name in before.host
              if after.host[name] != before.host[name] and name not in ("checkout", "alerts")]  # fmt: skip
     if after.poll_set != before.poll_set:
@@ -236,28 +238,24 @@ def live_differs(before: WorldState, after: WorldState) -> list[str]:
     return wrong + [f"left behind: {one}" for one in after.left]
 
 
-def poll_file_at(parallel_world: ParallelWorld, commit: str) -> str:
-    return WorldView(parallel_world.settings).git("cc-ci", "show", f"{commit}:{POLL_FILE}")
-
-
 def in_parallel_worlds(
     folder: Path,
     jobs: Mapping[str, Callable[[ParallelWorld], T]],
     *,
     roster: str = ROSTER,
     parts: Parts | None = None,
-    width: int = LANES,
+    width: int = WORLDS_AT_ONCE,
 ) -> dict[str, Future[T]]:
-    """Do all jobs, `width` at a time, each in a lane of its own meanwhile; failures stay in the futures."""
+    """Run all jobs, `width` at a time, each in a world of its own; exceptions stay in the futures."""
     folder.mkdir(exist_ok=True)
     parallel_worlds = [
-        ParallelWorld(folder / f"lane{number}", roster, parts) for number in range(min(width, len(jobs)) or 1)
+        ParallelWorld(folder / f"world{number}", roster, parts) for number in range(min(width, len(jobs)) or 1)
     ]
     waiting = list(jobs)
     futures: dict[str, Future[T]] = {name: Future() for name in jobs}
 
     def drive(parallel_world: ParallelWorld) -> None:
-        with closing(_Cleared(parallel_world)):
+        with closing(_Clear(parallel_world)):
             while waiting:
                 try:
                     name = waiting.pop(0)
@@ -265,7 +263,7 @@ def in_parallel_worlds(
                     return
                 try:
                     futures[name].set_result(jobs[name](parallel_world))
-                except BaseException as failure:  # noqa: BLE001  # handed to the test that asks for it
+                except BaseException as failure:  # noqa: BLE001  # raised in the test that reads the result
                     futures[name].set_exception(failure)
 
     with ThreadPoolExecutor(len(parallel_worlds)) as pool:
@@ -273,11 +271,11 @@ def in_parallel_worlds(
     return futures
 
 
-class _Cleared:
-    """Clears a lane when it is closed."""
+class _Clear:
+    """Clears a world when it is closed."""
 
     def __init__(self, parallel_world: ParallelWorld) -> None:
-        self._lane = parallel_world
+        self._world = parallel_world
 
     def close(self) -> None:
-        self._lane.clear()
+        self._world.clear()

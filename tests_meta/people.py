@@ -1,4 +1,4 @@
-"""What people do to a world between two runs: push, deploy by hand, ask for a build, reboot the host."""
+"""Actions of people in a world between two runs: push, deploy by hand, trigger a build, boot another generation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 class Person:
-    """Somebody with a clone of one repository, and plain git; leaves main as it was found."""
+    """A person with a clone of one repository and plain git; `main` is restored at the end of the block."""
 
     def __init__(self, world_pool: WorldPool, name: str, folder: Path) -> None:
         settings = world_pool.settings
@@ -41,7 +41,7 @@ class Person:
         git(self.folder, "push", "--quiet", "--force", "origin", f"{self._found}:main")
 
     def push(self) -> str:
-        """Commit what was changed and push it to main, whatever is there; returns the commit."""
+        """Commit all changes and force-push them to main; returns the commit."""
         git(self.folder, "add", "--all")
         git(self.folder, "commit", "--quiet", "--allow-empty", "--message", "by hand")
         git(self.folder, "push", "--quiet", "--force", "origin", "HEAD:main")
@@ -56,7 +56,7 @@ class Person:
 
 
 def deploy_by_hand(world_pool: WorldPool, stack_file: Path) -> None:
-    """`docker stack deploy` of the bridge, as an operator on the host does it."""
+    """Run `docker stack deploy` for the bridge, as an operator on the host does."""
     host = world_pool.settings.host_dir
     script = (
         f"set -a; . {host}/etc/ccci/world.env; "
@@ -66,8 +66,8 @@ def deploy_by_hand(world_pool: WorldPool, stack_file: Path) -> None:
     subprocess.run(["sh", "-c", script], env=environment, check=True, capture_output=True, timeout=60)
 
 
-def deploy_without(world_pool: WorldPool, recipe: str) -> Path:
-    """Deploy the bridge by hand with one recipe missing from its environment; returns the file that has them all."""
+def deploy_bridge_without(world_pool: WorldPool, recipe: str) -> Path:
+    """Deploy the bridge by hand without one recipe in its poll set; returns the complete stack file."""
     host, entry, world_view = (
         world_pool.settings.host_dir,
         f",{world_pool.settings.org}/{recipe}",
@@ -80,13 +80,13 @@ def deploy_without(world_pool: WorldPool, recipe: str) -> Path:
     deploy_by_hand(world_pool, by_hand)
     until(
         lambda: [len(polls) for polls in world_view.running_poll_sets()] == [polled - 1],
-        what="the bridge of the other file",
+        what="the bridge with the edited poll set",
     )
     return stack
 
 
-def ask_for_a_build(settings: WorldSettings, recipe: str) -> str:
-    """Open a pull request on the mirror, comment ``!testme`` on it, and wait for what is reported; its state."""
+def trigger_build(settings: WorldSettings, recipe: str) -> str:
+    """Open a pull request on the mirror, comment ``!testme``, and wait for the verdict; returns its state."""
     repo = f"/repos/{settings.org}/{recipe}"
     world_view = WorldView(settings)
     known = {build["number"] for build in world_view.builds()}
@@ -96,7 +96,7 @@ def ask_for_a_build(settings: WorldSettings, recipe: str) -> str:
     _post(settings, f"{repo}/contents", change)
     pull = _post(settings, f"{repo}/pulls", {"head": branch, "base": "main", "title": f"Try {len(known)}"})
     _await_two_polls(world_view, recipe)
-    asked = _post(settings, f"{repo}/issues/{pull['number']}/comments", {"body": "!testme"})
+    comment = _post(settings, f"{repo}/issues/{pull['number']}/comments", {"body": "!testme"})
 
     def reported() -> str:
         _, rows = world_view.api(f"{repo}/statuses/{pull['head']['sha']}")
@@ -104,12 +104,12 @@ def ask_for_a_build(settings: WorldSettings, recipe: str) -> str:
         return next((state for state in states if state in ("success", "failure", "error")), "")
 
     state = until(reported, within_s=120, what=f"a verdict on {recipe}")
-    _ask(settings, "DELETE", f"{repo}/issues/comments/{asked['id']}")
+    _request(settings, "DELETE", f"{repo}/issues/comments/{comment['id']}")
     return state
 
 
 def _await_two_polls(world_view: WorldView, recipe: str) -> None:
-    """Wait until the bridge has polled the recipe twice from now on: its first poll swallows what is older."""
+    """Wait for two polls of the recipe, because the bridge ignores comments older than its first poll."""
     since, path = len(world_view.requests()), f"/repos/{world_view.settings.org}/{recipe}/pulls"
 
     def polls() -> bool:
@@ -120,11 +120,11 @@ def _await_two_polls(world_view: WorldView, recipe: str) -> None:
 
 
 def _post(settings: WorldSettings, path: str, body: dict[str, Any]) -> dict[str, Any]:
-    made: dict[str, Any] = json.loads(_ask(settings, "POST", path, body))
+    made: dict[str, Any] = json.loads(_request(settings, "POST", path, body))
     return made
 
 
-def _ask(settings: WorldSettings, method: str, path: str, body: dict[str, Any] | None = None) -> bytes:
+def _request(settings: WorldSettings, method: str, path: str, body: dict[str, Any] | None = None) -> bytes:
     request = urllib.request.Request(
         f"{settings.forge_url}/api/v1{path}",
         method=method,
@@ -137,7 +137,7 @@ def _ask(settings: WorldSettings, method: str, path: str, body: dict[str, Any] |
 
 
 def boot_an_older_generation(settings: WorldSettings) -> str:
-    """Choose, in the boot loader of a host that is off, the generation before the default; returns its entry."""
+    """Make the generation before the default the boot entry of a stopped host; returns the entry."""
     loader = settings.host_dir / "boot/loader"
     config = loader / "loader.conf"
     default = config.read_text().split()[-1]

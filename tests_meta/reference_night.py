@@ -1,4 +1,4 @@
-"""The main job told once: plan, apply, apply again, health, in one world, and what the world was in between."""
+"""The reference night: plan, apply, a second apply and health in one world, with the world's state after each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests_meta.world_view import WorldView
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """One run, the world as it was after it, and the writes that the forge saw muster make."""
+    """One run, the world's state after it, and muster's writes according to the forge's request log."""
 
     ran: Ran
     world: dict[str, Any]
@@ -21,7 +21,7 @@ class RecordedRun:
 
 @dataclass(frozen=True)
 class ReferenceNight:
-    """The world before anything, and four runs in it."""
+    """The initial state of the world, and four runs in it."""
 
     settings: WorldSettings
     before: dict[str, Any]
@@ -32,7 +32,7 @@ class ReferenceNight:
 
 
 def prepare_initial_world(world_pool: WorldPool) -> None:
-    """Make the world of the night once, and put it where it lives."""
+    """Restore the world of 2026-06-02; seeds it at the first call."""
     if not world_pool.has(NIGHT):
         world_pool.clear()
         world_pool.start()
@@ -41,7 +41,7 @@ def prepare_initial_world(world_pool: WorldPool) -> None:
 
 
 def run_reference_night(world_pool: WorldPool) -> ReferenceNight:
-    """Run the four; the world after the second is kept as `CONVERGED`."""
+    """Run the reference night; keeps the world after the first apply as `CONVERGED`."""
     prepare_initial_world(world_pool)
     world_view = WorldView(world_pool.settings)
     before = world_view.everything()

@@ -1,6 +1,6 @@
-"""Looks at a world without muster's own clients: git in the bare repositories, HTTP by urllib, SQLite, /proc.
+"""Read a world without muster's clients: git in the bare repositories, HTTP by urllib, SQLite, /proc.
 
-If muster misread the world and judged by its own misreading, its tests would agree with it. These do not ask it.
+An error in muster's clients would be invisible to tests that use the same clients.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import Any
 from fixtures.rehearsal.settings import WorldSettings
 
 POLL_FILE = "nix/modules/bridge.nix"
-# What people see of a forge; statuses and builds come and go without muster.
-ASKED = {
+# The forge's content that people see; without statuses and builds, which change without muster.
+QUERIES = {
     "repositories": "SELECT lower_name, private, is_empty, default_branch, description FROM repos ORDER BY id",
     "issues": "SELECT repo_id, number, title, body, closed FROM issues ORDER BY id",
     "pulls": """
@@ -30,7 +30,7 @@ ASKED = {
         FROM pulls p JOIN issues i ON i.id = p.issue_id ORDER BY p.id""",
     "comments": "SELECT issue_id, body, author_id FROM comments ORDER BY id",
 }
-ASKED_OF_GITEA = {
+GITEA_QUERIES = {
     "repositories": """
         SELECT lower_name, is_private, is_empty, default_branch, description FROM repository ORDER BY id""",
     "issues": 'SELECT repo_id, "index", name, content, is_closed FROM issue ORDER BY id',
@@ -44,7 +44,7 @@ ASKED_OF_GITEA = {
 
 @dataclass(frozen=True)
 class WorldView:
-    """One world, seen from outside."""
+    """One world, read from outside."""
 
     settings: WorldSettings
 
@@ -67,7 +67,7 @@ class WorldView:
         return done.stdout.rstrip("\n")
 
     def refs(self, name: str, *, upstream: bool = False) -> dict[str, str]:
-        """Every ref of a repository, with the object it names; an empty mapping where there is no repository."""
+        """Every ref of a repository and its object; empty if the repository does not exist."""
         if not self.bare(name, upstream=upstream).exists():
             return {}
         shown = self.git(name, "for-each-ref", "--format=%(refname) %(objectname)", upstream=upstream)
@@ -78,20 +78,20 @@ class WorldView:
         return {bare.stem: self.refs(bare.stem, upstream=upstream) for bare in sorted(folder.glob("*.git"))}
 
     def poll_set(self, commit: str = "main") -> list[str]:
-        """The poll set in cc-ci at a commit, read as a person reads it."""
+        """The poll set in cc-ci at a commit, read by a regular expression."""
         text = self.git("cc-ci", "show", f"{commit}:{POLL_FILE}")
         found = re.search(r'"POLL_REPOS=([^"]*)"', text)
         assert found is not None, text
         return found[1].split(",")
 
     def running_poll_set(self) -> list[str]:
-        """The poll set in the environment of this world's one running bridge process."""
+        """The poll set in the environment of this world's only bridge process."""
         found = self.running_poll_sets()
         assert len(found) == 1, f"{len(found)} bridges run"
         return found[0]
 
     def running_poll_sets(self) -> list[list[str]]:
-        """Of every bridge process of this world: while one replaces another there may be none, or two."""
+        """The poll set of every bridge process; during a restart there may be none, or two."""
         return [bridge["POLL_REPOS"].split(",") for bridge in self._bridges()]
 
     def _bridges(self) -> list[dict[str, str]]:
@@ -105,14 +105,14 @@ class WorldView:
         return [one for one in bridges if one.get("GITEA_URL") == self.settings.forge_url]
 
     def database(self) -> dict[str, list[Any]]:
-        """What the forge's database holds that people would see."""
+        """The content of the forge's database that people see."""
         gitea = self.settings.forge == "gitea"
-        file, asked = ("gitea.db", ASKED_OF_GITEA) if gitea else ("forge.db", ASKED)
+        file, queries = ("gitea.db", GITEA_QUERIES) if gitea else ("forge.db", QUERIES)
         with contextlib.closing(sqlite3.connect(self.settings.forge_dir / file, timeout=30)) as db:
-            return {name: db.execute(query).fetchall() for name, query in asked.items()}
+            return {name: db.execute(query).fetchall() for name, query in queries.items()}
 
     def host(self) -> dict[str, str]:
-        """What the host runs, boots and has checked out."""
+        """The host's running system, boot default, checkout and alerts."""
         root = self.settings.host_dir
         profile = root / "nix/var/nix/profiles/system"
         checkout = subprocess.run(
@@ -131,16 +131,16 @@ class WorldView:
         }
 
     def everything(self) -> dict[str, Any]:
-        """All that a write of muster would change, in one value to compare."""
+        """Everything that a write of muster would change, as one value to compare."""
         return {
             "forge": self.all_refs(),
             "upstream": self.all_refs(upstream=True),
-            "talk": self.database(),
+            "discussions": self.database(),
             "host": self.host(),
         }
 
     def api(self, path: str, *, token: str | None = None) -> tuple[int, Any]:
-        """Status and body of one GET of the forge's API; `token` "" asks as nobody."""
+        """Status and body of a GET to the forge's API; `token` "" sends no credentials."""
         secret = self.settings.operator_token if token is None else token
         headers = {"Authorization": f"token {secret}"} if secret else {}
         return _get(f"{self.settings.forge_url}/api/v1{path}", headers)

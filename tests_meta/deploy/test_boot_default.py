@@ -13,7 +13,13 @@ import pytest
 from fixtures.rehearsal.host.activation import boot_default
 from fixtures.rehearsal.host.layout import HostPaths
 from tests_meta.muster_runs import Ran
-from tests_meta.parallel_worlds import MIRRORED, ParallelWorld, WorldState, converged_but, live_differs
+from tests_meta.parallel_worlds import (
+    MIRRORED,
+    ParallelWorld,
+    WorldState,
+    differences_from_end_state,
+    live_differences,
+)
 from tests_meta.rollback.crash_checks import KILLED, RECIPES, ROSTER
 
 BEFORE_IT_IS_CONFIRMED = "write HostWriter.act nix-env "
@@ -43,7 +49,7 @@ class Tale:
 
 @pytest.fixture(scope="module")
 def tale(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tale]:
-    parallel_world = ParallelWorld(tmp_path_factory.mktemp("boot") / "lane", ROSTER)
+    parallel_world = ParallelWorld(tmp_path_factory.mktemp("boot") / "world", ROSTER)
     parallel_world.begin(MIRRORED)
     text = parallel_world.site.read_text()
     parallel_world.site.write_text(text.replace("[host]\n", '[host]\nactivation = "test-then-switch"\n'))
@@ -82,14 +88,14 @@ def test_a_power_cycle_is_a_rollback(tale: Tale) -> None:
     """The host comes up with the system of the baseline, and with its poll set."""
     assert tale.cycled.world_state.host["running"] == tale.before.world_state.host["running"]
     tale.settled.demand(0)
-    assert live_differs(tale.before.world_state, tale.back.world_state) == []
+    assert live_differences(tale.before.world_state, tale.back.world_state) == []
     assert tale.back.world_state.host["checkout"] == tale.before.world_state.host["checkout"]
 
 
 def test_after_acceptance_it_is_the_boot_default(tale: Tale) -> None:
     """A run that comes to its end leaves one system: it runs, it is the profile's, and the loader starts it."""
     tale.again.demand(0)
-    assert converged_but(tale.after.world_state, RECIPES) == []
+    assert differences_from_end_state(tale.after.world_state, RECIPES) == []
     host = tale.after.world_state.host
     assert host["running"] == host["boots"] == tale.after.boots
     assert host["running"] != tale.before.world_state.host["running"]

@@ -23,7 +23,7 @@ from fixtures.rehearsal import world as rehearsal_world
 from fixtures.rehearsal.host.rebuild import SCRIPT, install_rebuild
 from fixtures.rehearsal.parts import choose
 from tests_meta.muster_runs import PACE, ROOT
-from tests_meta.parallel_worlds import MIRRORED, FaultRun, ParallelWorld, live_differs
+from tests_meta.parallel_worlds import MIRRORED, FaultRun, ParallelWorld, live_differences
 from tests_meta.rehearsal.host_world import Answer, HostWorld
 from tests_meta.shipped.units import evaluated, needs
 
@@ -149,7 +149,7 @@ def test_what_the_host_cannot_do_is_taken_back(
     assert one.ran.summary["verdict"] == "rolled-back"
     assert one.result["state"] == state
     assert says in one.ran.output
-    assert live_differs(one.before, one.after) == []
+    assert live_differences(one.before, one.after) == []
 
 
 @pytest.mark.parametrize(

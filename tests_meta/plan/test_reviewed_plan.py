@@ -21,7 +21,7 @@ from fixtures.errors import BadSetting
 from fixtures.plan import file as plan_file
 from tests_meta.bare_commits import commit_file, git
 from tests_meta.muster_runs import Ran, muster
-from tests_meta.parallel_worlds import RECIPES, ParallelWorld, converged_but
+from tests_meta.parallel_worlds import RECIPES, ParallelWorld, differences_from_end_state
 from tests_meta.world_view import WorldView
 
 PLANNED = "planned"
@@ -70,7 +70,7 @@ class Reviewed:
 @pytest.fixture(scope="module")
 def reviewed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reviewed]:
     folder = tmp_path_factory.mktemp("reviewed")
-    parallel_world = ParallelWorld(folder / "lane")
+    parallel_world = ParallelWorld(folder / "world")
     parallel_world.begin("")
     ran = parallel_world.visit("--plan", "--out", str(folder / "plan.json"))
     parallel_world.keep(PLANNED)
@@ -363,7 +363,7 @@ def test_exactly_the_plan_is_applied(reviewed: Reviewed, tmp_path: Path) -> None
     found = {line["id"] for line in ran.of("finding")}
     assert told(parallel_world) == {name: "open" if name in found else "closed" for name in issues}
     assert found.isdisjoint({"suite-hedgedoc", "deploy", "polled-but-uncovered"})
-    assert converged_but(parallel_world.world_state(), RECIPES) == []
+    assert differences_from_end_state(parallel_world.world_state(), RECIPES) == []
     assert reviewed.plan["hash"] in json.dumps(ran.of("note"))
     targets = {step["target"] for step in reviewed.plan["steps"]}
     for line in ran.of("intent"):

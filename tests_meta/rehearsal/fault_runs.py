@@ -15,8 +15,8 @@ from tests_meta.parallel_worlds import (
     SEEDED,
     FaultRun,
     ParallelWorld,
-    converged_but,
-    live_differs,
+    differences_from_end_state,
+    live_differences,
 )
 
 
@@ -50,21 +50,21 @@ def differences(state: EndState, seen: FaultRun, *, recipe: str = "") -> list[st
     before, after = seen.before, seen.after
     match state:
         case EndState.CONVERGED:
-            return converged_but(after, RECIPES)
+            return differences_from_end_state(after, RECIPES)
         case EndState.ALL_BUT_ONE:
             unpolled = [name for name in RECIPES if name not in after.polled(RECIPES)]
             hit = recipe if recipe != "?" else unpolled[0]
-            return converged_but(after, RECIPES, missing=hit)
+            return differences_from_end_state(after, RECIPES, missing=hit)
         case EndState.BASELINE_LIVE:
             moved = [] if after.host["checkout"] == before.host["checkout"] else ["the checkout moved"]
-            return live_differs(before, after) + moved
+            return live_differences(before, after) + moved
         case EndState.NOT_ENROLLED:
             moved = [] if after.host["checkout"] == before.host["checkout"] else ["the checkout moved"]
-            return live_differs(before, after) + moved
+            return live_differences(before, after) + moved
         case EndState.WITHHELD:
             enrolled = replace(after, poll_set=before.poll_set)
             missing = [] if len(after.polled(RECIPES)) == len(RECIPES) else ["the poll set was not committed"]
-            return live_differs(before, enrolled) + missing
+            return live_differences(before, enrolled) + missing
         case EndState.FOREIGN:
             return ["the foreign system is gone"] if after.host["running"] == before.host["running"] else []
         case EndState.GONE:

@@ -19,7 +19,7 @@ from fixtures.journal.to_do import TaskKind, tasks
 from fixtures.rehearsal.initial_state import night
 from fixtures.survey import take
 from tests_meta.muster_runs import NIGHT, Ran, WorldPool
-from tests_meta.people import Person, deploy_by_hand, deploy_without, git
+from tests_meta.people import Person, deploy_bridge_without, deploy_by_hand, git
 from tests_meta.reference_night import prepare_initial_world
 from tests_meta.world_view import POLL_FILE, WorldView
 
@@ -150,7 +150,7 @@ def test_a_running_bridge_that_is_short_of_one_is_red_and_healed(converged: Worl
     """Git, checkout and system say twenty, the running task's environment says nineteen: only the last one means
     polled. A health check says so by the recipe's name; a run lets the bridge's own unit deploy it again, once, also
     when the answer to that is lost."""
-    stack, world_view = deploy_without(converged, "plausible"), WorldView(converged.settings)
+    stack, world_view = deploy_bridge_without(converged, "plausible"), WorldView(converged.settings)
     lost, names = {"MUSTER_BREAK": "lost", "MUSTER_BREAK_AT": RESTARTED}, tmp_path / "calls"
     try:
         checked = converged.visit("--health").demand(1)

@@ -21,7 +21,7 @@ import pytest
 from tests_meta import people
 from tests_meta.bare_commits import commit_file
 from tests_meta.muster_runs import Ran
-from tests_meta.parallel_worlds import SEEDED, ParallelWorld, left_behind
+from tests_meta.parallel_worlds import SEEDED, ParallelWorld, leftovers
 from tests_meta.people import Person, git
 from tests_meta.world_view import WorldView
 
@@ -108,18 +108,18 @@ def somebody_puts_it_back(town: Town) -> None:
 def hedgedoc_turns_red(town: Town) -> None:
     """Its app breaks, and somebody asks for a build."""
     town.parallel_world.start(SICK_N8N, SICK_HEDGEDOC)
-    assert people.ask_for_a_build(town.parallel_world.settings, "hedgedoc") == "failure"
+    assert people.trigger_build(town.parallel_world.settings, "hedgedoc") == "failure"
 
 
 def hedgedoc_is_mended(town: Town) -> None:
     town.parallel_world.start(SICK_N8N)
-    assert people.ask_for_a_build(town.parallel_world.settings, "hedgedoc") == "success"
+    assert people.trigger_build(town.parallel_world.settings, "hedgedoc") == "success"
 
 
 def the_known_red_heals(town: Town) -> None:
     """n8n, which the roster excuses, works again."""
     town.parallel_world.start()
-    assert people.ask_for_a_build(town.parallel_world.settings, "n8n") == "success"
+    assert people.trigger_build(town.parallel_world.settings, "n8n") == "success"
 
 
 def somebody_takes_the_excuse_out(town: Town) -> None:
@@ -147,7 +147,7 @@ def the_host_reboots_into_an_old_generation(town: Town) -> None:
 
 
 def the_bridge_loses_one(town: Town) -> None:
-    people.deploy_without(town.parallel_world, "mumble")
+    people.deploy_bridge_without(town.parallel_world, "mumble")
 
 
 def quiet(verdict: str = "unchanged") -> Night:
@@ -216,11 +216,11 @@ NIGHTS: tuple[Night, ...] = (
 @pytest.fixture(scope="module")
 def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
     folder = tmp_path_factory.mktemp("nights")
-    parallel_world = ParallelWorld(folder / "lane", with_the_twentieth(ROSTER))
+    parallel_world = ParallelWorld(folder / "world", with_the_twentieth(ROSTER))
     parallel_world.roster.write_text(ROSTER)
     parallel_world.begin(SEEDED)
     parallel_world.start(SICK_N8N)
-    assert people.ask_for_a_build(parallel_world.settings, "n8n") == "failure"
+    assert people.trigger_build(parallel_world.settings, "n8n") == "failure"
     with parallel_world.site.open("a") as site:
         site.write(f'\n[tell]\nissues_repository = "{parallel_world.settings.org}/cc-ci"\nseverity = "warning"\n')
         site.write(f"\n[record]\nmax_age_h = 26\nkeep_runs = {KEPT}\nkeep_days = 1\n")
@@ -300,7 +300,7 @@ def differences(town: Town, night: Night, ran: Ran, before: dict[str, object], h
         if not quiet_talk(before, now):
             wrong.append("something was written on a night without a change")
     settings = town.parallel_world.settings
-    wrong += [f"left behind: {one}" for one in left_behind(settings, town.world_view, town.world_view.database())]
+    wrong += [f"left behind: {one}" for one in leftovers(settings, town.world_view, town.world_view.database())]
     if wrong:
         wrong.append(ran.output[-3000:])
     return wrong

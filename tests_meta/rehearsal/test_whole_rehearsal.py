@@ -126,7 +126,7 @@ def test_nothing_of_a_scratch_pull_request_is_left(reference_night: ReferenceNig
 
 def test_no_trigger_comment_is_left(reference_night: ReferenceNight) -> None:
     """The comments that asked for verdicts are gone; the bridge's own answers stay."""
-    bodies = [body for _, body, _ in reference_night.applied.world["talk"]["comments"]]
+    bodies = [body for _, body, _ in reference_night.applied.world["discussions"]["comments"]]
     assert bodies, "the bridge answered nobody: this test would see nothing"
     assert "!testme" not in bodies
 

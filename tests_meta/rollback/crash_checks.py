@@ -10,7 +10,7 @@ from fixtures.journal.kinds import ChangeKind
 from fixtures.journal.lines import FILE_NAME
 from fixtures.journal.reader import changes_of, read
 from tests_meta.muster_runs import Ran
-from tests_meta.parallel_worlds import ParallelWorld, WorldState, converged_but, live_differs
+from tests_meta.parallel_worlds import ParallelWorld, WorldState, differences_from_end_state, live_differences
 from tests_meta.rollback.snapshots import Snapshot, SnapshotSeries, content_of, restore_snapshot
 
 KILLED = -9
@@ -43,7 +43,7 @@ class Crash:
 
 
 def settle(parallel_world: ParallelWorld, series: SnapshotSeries, snapshot: Snapshot, way: str) -> list[str]:
-    """Put a picture back, run what comes afterwards; what is wrong with the world and the record then."""
+    """Put a snapshot back, run what comes afterwards; what is wrong with the world and the record then."""
     reports = parallel_world.folder / f"reports-{snapshot.number}-{way.replace(' ', '-')}"
     restore_snapshot(parallel_world, snapshot, reports)
     known = set((reports / "runs").iterdir())
@@ -52,7 +52,7 @@ def settle(parallel_world: ParallelWorld, series: SnapshotSeries, snapshot: Snap
         seen = Crash(
             series.before, replace(ran, exit=KILLED, folder=known.pop()), ran, parallel_world.world_state()
         )
-        finished = snapshot is series.pictures[-1]
+        finished = snapshot is series.snapshots[-1]
         if way == ONWARD or finished:
             return judged(seen, finished=finished)
         other = content_of(parallel_world) != series.content
@@ -70,12 +70,12 @@ def judged(seen: Crash, *, finished: bool = False) -> list[str]:
     if seen.killed.exit != KILLED:
         return [f"the run was not killed: exit {seen.killed.exit}"]
     wrong = said_wrong(seen.settled) + ([] if finished else unsettled(seen))
-    return wrong + converged_but(seen.after, RECIPES) + orphans(seen.after)
+    return wrong + differences_from_end_state(seen.after, RECIPES) + orphans(seen.after)
 
 
 def not_back(seen: Crash) -> list[str]:
     """How the world differs from the baseline after everything was taken back."""
-    wrong = said_wrong(seen.settled) + live_differs(seen.before, seen.after)
+    wrong = said_wrong(seen.settled) + live_differences(seen.before, seen.after)
     wrong += orphans(seen.after) + unsettled(seen)
     if seen.after.host["checkout"] != seen.before.host["checkout"]:
         wrong.append("the checkout moved")
@@ -110,7 +110,7 @@ def unsettled(seen: Crash) -> list[str]:
 
 
 def untrue(seen: Crash, boundary: str) -> list[str]:
-    """What the killed run's journal says of changes that were all taken back, where the picture shows it to be wrong.
+    """What the killed run's journal says of changes that were all taken back, where the snapshot shows it to be wrong.
 
     What the change of that line had done is known: nothing right after its intent, all of it right after its outcome;
     what others did at that moment is not. Of a mirror that was created before in the same run, the creation alone is
@@ -139,5 +139,5 @@ def untrue(seen: Crash, boundary: str) -> list[str]:
 def orphans(after: WorldState) -> list[str]:
     """Branches and open pull requests of muster's in any repository."""
     branches = [f"{name} {ref}" for name, refs in after.forge.items() for ref in refs if "heads/muster/" in ref]
-    return branches + [f"open: {row[2]}" for row in after.talk["pulls"]
+    return branches + [f"open: {row[2]}" for row in after.discussions["pulls"]
                        if str(row[2]).startswith("muster/") and row[4] == "open"]  # fmt: skip

@@ -1,13 +1,12 @@
-"""One run, with a picture of the whole world and of the run's record after every write: each is a power cut.
+"""Snapshots of a world and of a run's record after every write of the run; each simulates a power failure.
 
-A run is stopped (SIGSTOP, so all of its threads) at each boundary after which something durable differs: after
-each synced line of the journal and after each write to the outside, enumerated by the run itself. The world's
-processes are stopped too while its folder is copied, so that a picture is what a disk would hold if the power
-had failed everywhere at that instant. Between two pictures nothing durable changes, so together they stand for
-every boundary of the run.
+The run is stopped with SIGSTOP at each boundary: after each synced line of the journal, and after each write to
+the outside. The world's processes are stopped too while its folder is copied, so a snapshot has what the disks
+would have if the power had failed everywhere at that moment. Nothing durable changes between two boundaries, so
+the snapshots cover the whole run.
 
-A picture is put back at its place, the world is started from it, and the next muster has to cope. A file that did
-not change since the last picture is one file on the disk for both.
+A test restores a snapshot, starts the world from it, and runs muster again. Files that did not change between two
+snapshots are hard links.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from tests_meta.world_view import WorldView
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What was on the disks after `boundary`; `number` counts the boundaries of the run."""
+    """The content of the disks after `boundary`; `number` counts the boundaries of the run."""
 
     number: int
     boundary: str
@@ -39,16 +38,16 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class SnapshotSeries:
-    """A whole run: the world before it (and what cc-ci's head held), its boundaries, and its pictures."""
+    """A whole run: the world before it, the content of cc-ci's head, its number of boundaries, and its snapshots."""
 
     before: WorldState
     content: str
     boundaries: int
-    pictures: tuple[Snapshot, ...]
+    snapshots: tuple[Snapshot, ...]
 
 
 def take_snapshots(parallel_world: ParallelWorld, folder: Path, *, state: str = SEEDED) -> SnapshotSeries:
-    """Film a run that ends well in a world that was put into `state`."""
+    """Take snapshots of a successful run in a world in `state`."""
     folder.mkdir()
     names, reports = folder / "boundaries", folder / "reports"
     parallel_world.begin(state)
@@ -70,7 +69,7 @@ def take_snapshots(parallel_world: ParallelWorld, folder: Path, *, state: str = 
             stdout=output,
             stderr=output,
         )
-    pictures: list[Snapshot] = []
+    snapshots: list[Snapshot] = []
     taker = SnapshotTaker()
     try:
         while os.WIFSTOPPED(status := os.waitpid(process.pid, os.WUNTRACED)[1]):
@@ -82,14 +81,14 @@ def take_snapshots(parallel_world: ParallelWorld, folder: Path, *, state: str = 
             with still(parallel_world):
                 taker.copy(parallel_world.world, target / "world")
             taker.copy(reports, target / "reports")
-            pictures.append(Snapshot(int(number), boundary, target))
+            snapshots.append(Snapshot(int(number), boundary, target))
             process.send_signal(signal.SIGCONT)
     except BaseException:
         process.kill()
         raise
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0, (folder / "output").read_text()[-4000:]
-    series = SnapshotSeries(before, content, len(names.read_text().splitlines()), tuple(pictures))
+    series = SnapshotSeries(before, content, len(names.read_text().splitlines()), tuple(snapshots))
     parallel_world.end()
     return series
 
@@ -109,8 +108,8 @@ def content_of(parallel_world: ParallelWorld) -> str:
 
 
 def forget_snapshots(series: SnapshotSeries) -> None:
-    """Delete all pictures, stores and their folders without a right to write included."""
-    for snapshot in series.pictures:
+    """Delete all snapshots, including read-only store folders."""
+    for snapshot in series.snapshots:
         subprocess.run(
             ["find", str(snapshot.folder), "-type", "d", "-exec", "chmod", "u+w", "{}", "+"], check=True
         )

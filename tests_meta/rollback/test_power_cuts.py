@@ -1,11 +1,11 @@
 """The power fails anywhere: the next run settles what was left, to the end state or to the baseline.
 
-A *power cut* is one of the pictures of a run (`tests_meta.rollback.snapshots`), one for each of its boundaries
+A *power cut* is one of the snapshots of a run (`tests_meta.rollback.snapshots`), one for each of its boundaries
 at which anything durable differs, enumerated from the run itself. Each is put back, and then either the next
 ordinary run has to reach the end state, or ``--recover --undo all`` has to bring the baseline back. On every
-push each picture is put back once: every third one is gone on from, and every sixth of those from which a suite
+push each snapshot is put back once: every third one is gone on from, and every sixth of those from which a suite
 is still to be proven by a build, which takes three times as long; which ones moves on every day
-(``MUSTER_SEED`` chooses). ``MUSTER_ALL_CRASH_POINTS=1`` tries each picture in both ways.
+(``MUSTER_SEED`` chooses). ``MUSTER_ALL_CRASH_POINTS=1`` tries each snapshot in both ways.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ PROVEN = "/merge"
 
 @dataclass(frozen=True)
 class Filmed:
-    """A film, and the lane whose world is in its pictures."""
+    """A series of snapshots, and the world that they were taken of."""
 
     parallel_world: ParallelWorld
     series: SnapshotSeries
@@ -49,17 +49,17 @@ class Filmed:
 
 @pytest.fixture(scope="module")
 def filmed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filmed]:
-    parallel_world = ParallelWorld(tmp_path_factory.mktemp("cuts") / "lane", ROSTER)
-    series = take_snapshots(parallel_world, parallel_world.folder / "film")
+    parallel_world = ParallelWorld(tmp_path_factory.mktemp("cuts") / "world", ROSTER)
+    series = take_snapshots(parallel_world, parallel_world.folder / "snapshots")
     yield Filmed(parallel_world, series)
     parallel_world.clear()
     forget_snapshots(series)
 
 
 def ways(series: SnapshotSeries) -> Iterator[tuple[int, str]]:
-    """For each picture, by its place in the film: what comes afterwards."""
-    proven = next(place for place, snapshot in enumerate(series.pictures) if PROVEN in snapshot.boundary)
-    for place in range(len(series.pictures)):
+    """For each snapshot, by its place in the film: what comes afterwards."""
+    proven = next(place for place, snapshot in enumerate(series.snapshots) if PROVEN in snapshot.boundary)
+    for place in range(len(series.snapshots)):
         onward = (place + SEED) % (6 if place < proven else 3) == 0
         yield from [(place, way) for way, chosen in ((ONWARD, onward), (BACK, not onward)) if chosen or ALL]
 
@@ -71,19 +71,19 @@ def test_after_a_power_cut_the_next_run_settles(
     tried: dict[str, list[str]] = {}
     series, began = filmed.series, time.monotonic()
     for place, way in ways(series):
-        snapshot = series.pictures[place]
+        snapshot = series.snapshots[place]
         point = f"{way}: {snapshot.number} {snapshot.boundary}"
         tried[point] = settle(filmed.parallel_world, series, snapshot, way)
         print(f"{time.monotonic() - began:7.1f} s {point}: {tried[point] or 'settled'}", flush=True)
     record_property("count", said(series, tried))
-    assert len(tried) == len(series.pictures) * (2 if ALL else 1)
+    assert len(tried) == len(series.snapshots) * (2 if ALL else 1)
     assert {point: wrong for point, wrong in tried.items() if wrong} == {}
 
 
 def said(series: SnapshotSeries, tried: Mapping[str, list[str]]) -> str:
     """How many points there were, and how many were tried in each way."""
     each = ", ".join(f"{sum(1 for point in tried if point.startswith(way))} {way}" for way in (ONWARD, BACK))
-    points = f"{series.boundaries} boundaries, {len(series.pictures)} differ on disk"
+    points = f"{series.boundaries} boundaries, {len(series.snapshots)} differ on disk"
     return f"power cuts: {points}; {each} (MUSTER_SEED={SEED})"
 
 
@@ -91,7 +91,7 @@ def test_what_cannot_be_settled_now_is_said_and_settled_later(filmed: Filmed) ->
     """Git gets no answer from the forge: exit 12 and what to do, never an end that looks well. Nor does one that is
     interrupted. Then it is settled."""
     parallel_world, series = filmed.parallel_world, filmed.series
-    snapshot = [one for one in series.pictures if "Workspace.push" in one.boundary][-1]
+    snapshot = [one for one in series.snapshots if "Workspace.push" in one.boundary][-1]
     reports = parallel_world.folder / "reports-later"
     restore_snapshot(parallel_world, snapshot, reports)
     (killed,) = (reports / "runs").iterdir()
@@ -122,7 +122,7 @@ def test_what_cannot_be_settled_now_is_said_and_settled_later(filmed: Filmed) ->
 def test_the_checks_see_what_a_power_cut_leaves(filmed: Filmed) -> None:
     """Positive control: the same checks, on worlds in which nobody has settled anything, do find fault."""
     parallel_world, series = filmed.parallel_world, filmed.series
-    opened = [snapshot for snapshot in series.pictures if snapshot.boundary.startswith("wrote Http.send POST")]
+    opened = [snapshot for snapshot in series.snapshots if snapshot.boundary.startswith("wrote Http.send POST")]
     restore_snapshot(parallel_world, opened[-1], parallel_world.folder / "reports-unsettled")
     try:
         after = parallel_world.world_state()

@@ -14,7 +14,7 @@ import pytest
 from fixtures.journal.lines import FILE_NAME
 from fixtures.journal.reader import read
 from tests_meta.muster_runs import LIMIT_S, ROOT, command, environment
-from tests_meta.parallel_worlds import MIRRORED, SEEDED, ParallelWorld, left_behind, live_differs
+from tests_meta.parallel_worlds import MIRRORED, SEEDED, ParallelWorld, leftovers, live_differences
 from tests_meta.rehearsal.ci_world import until
 from tests_meta.rollback.snapshots import still
 from tests_meta.world_view import WorldView
@@ -25,7 +25,7 @@ HELD = "before line 3 "
 @pytest.fixture(scope="module")
 def parallel_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ParallelWorld]:
     """One running world; nothing here changes it but a run that is stopped before its first change."""
-    made = ParallelWorld(tmp_path_factory.mktemp("recovery") / "lane")
+    made = ParallelWorld(tmp_path_factory.mktemp("recovery") / "world")
     made.begin(SEEDED)
     yield made
     made.clear()
@@ -120,7 +120,7 @@ def test_a_dead_owners_lock_is_gone(
 ) -> None:
     """kill -9, and the next run gets the lock at once; positive control: before that, the host says it is held."""
     settings = parallel_world.settings
-    assert left_behind(settings, WorldView(settings), WorldView(settings).database()) != []
+    assert leftovers(settings, WorldView(settings), WorldView(settings).database()) != []
     first.kill()
     first.wait()
     until(lambda: not parallel_world.world_state().left, what="the lock gone")
@@ -139,7 +139,7 @@ def test_a_run_that_was_refused_leaves_nothing_to_settle(
     until(lambda: not parallel_world.world_state().left, what="the lock gone")
     again = parallel_world.visit("--recover", reports=reports).demand(0)
     assert "settling" not in again.output
-    assert live_differs(before, parallel_world.world_state()) == []
+    assert live_differences(before, parallel_world.world_state()) == []
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ def test_a_run_that_slept_in_its_switch_wakes_up_to_a_host_that_went_back(
         )
         first.send_signal(signal.SIGCONT)
         assert first.wait() == 11
-    assert live_differs(before, spoilt.world_state()) == []
+    assert live_differences(before, spoilt.world_state()) == []
     assert spoilt.world_state().left == ()
 
 
@@ -196,7 +196,7 @@ def test_a_rollback_that_the_network_did_not_let_happen_is_made_up_for(
     settled = spoilt.visit("--recover", reports=reports).demand(0)
     assert f"settling {journal.parent.name}" in settled.output
     assert spoilt.world_state().poll_set == before.poll_set
-    assert live_differs(before, spoilt.world_state()) == []
+    assert live_differences(before, spoilt.world_state()) == []
     assert read(journal).of("end")[-1]["settled_by"] == settled.folder.name if settled.folder else False
     assert "rollback-failed" in (journal.parent / "summary.json").read_text()
     assert "settling" not in spoilt.visit("--recover", reports=reports).demand(0).output

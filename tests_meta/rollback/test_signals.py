@@ -7,7 +7,14 @@ from concurrent.futures import Future
 
 import pytest
 
-from tests_meta.parallel_worlds import MIRRORED, SEEDED, FaultRun, ParallelWorld, in_parallel_worlds, live_differs
+from tests_meta.parallel_worlds import (
+    MIRRORED,
+    SEEDED,
+    FaultRun,
+    ParallelWorld,
+    in_parallel_worlds,
+    live_differences,
+)
 
 # Where the signal comes: the world before it, the boundary, and how often it is sent.
 MOMENTS: dict[str, tuple[str, str, str, int]] = {
@@ -52,7 +59,7 @@ def test_in_the_middle_of_the_mirrors_no_half_mirror_stays(stopped: Mapping[str,
     """A mirror is whole or not there; the live host and the poll set were not touched."""
     seen = stopped["HUP while the mirrors are made"].result()
     assert seen.ran.exit in (2, 11), seen.ran.output
-    assert live_differs(seen.before, seen.after) == []
+    assert live_differences(seen.before, seen.after) == []
     for name in set(seen.after.forge) & set(seen.after.upstream):
         mirror, upstream = seen.after.forge[name], seen.after.upstream[name]
         whole = {ref: mirror.get(ref) == sha for ref, sha in upstream.items() if not ref.startswith("refs/pull")}
@@ -64,7 +71,7 @@ def test_during_the_switch_the_host_goes_back(stopped: Mapping[str, Future[Fault
     """Exit 11, and host, checkout and poll set are what they were; a second signal changes nothing about it."""
     seen = stopped[moment].result()
     seen.ran.demand(11)
-    assert live_differs(seen.before, seen.after) == []
+    assert live_differences(seen.before, seen.after) == []
     assert seen.after.host["checkout"] == seen.before.host["checkout"]
     assert seen.ran.summary["verdict"] == "rolled-back"
 

@@ -67,7 +67,7 @@ class Killed:
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killed]:
-    parallel_world = ParallelWorld(tmp_path_factory.mktemp("undo") / "lane", ROSTER)
+    parallel_world = ParallelWorld(tmp_path_factory.mktemp("undo") / "world", ROSTER)
     reports = parallel_world.folder / "reports"
     parallel_world.begin(SEEDED)
     before = parallel_world.world_state()

@@ -19,7 +19,14 @@ from datetime import date
 
 import pytest
 
-from tests_meta.parallel_worlds import MIRRORED, SEEDED, FaultRun, ParallelWorld, converged_but, live_differs
+from tests_meta.parallel_worlds import (
+    MIRRORED,
+    SEEDED,
+    FaultRun,
+    ParallelWorld,
+    differences_from_end_state,
+    live_differences,
+)
 from tests_meta.rollback.crash_checks import RECIPES, ROSTER, orphans
 
 WHICH = os.environ.get("MUSTER_ALL_CALLS", "")
@@ -73,7 +80,7 @@ def half_done(seen: FaultRun) -> list[str]:
     ran, before, after = seen.ran, seen.before, seen.after
     wrong = [word for word in ("Traceback (most recent call last)", "INTERNALERROR") if word in ran.output]
     if ran.exit == 0:
-        return wrong + converged_but(after, RECIPES) + orphans(after)
+        return wrong + differences_from_end_state(after, RECIPES) + orphans(after)
     if ran.exit not in SAID:
         wrong.append(f"exit {ran.exit}")
     if ran.folder is None or not (ran.folder / "summary.json").exists():
@@ -91,12 +98,12 @@ def half_done(seen: FaultRun) -> list[str]:
         before = replace(before, poll_set=after.poll_set)
     # The host is what it was, or it runs, boots and serves the poll set that cc-ci's head holds.
     deployed = after.served == after.poll_set and after.host["running"] == after.host["boots"]
-    return wrong + ([] if deployed else live_differs(before, after))
+    return wrong + ([] if deployed else live_differences(before, after))
 
 
 @pytest.fixture(scope="module")
 def parallel_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ParallelWorld]:
-    made = ParallelWorld(tmp_path_factory.mktemp("sweep") / "lane", ROSTER)
+    made = ParallelWorld(tmp_path_factory.mktemp("sweep") / "world", ROSTER)
     yield made
     made.clear()
 
