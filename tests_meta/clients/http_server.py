@@ -1,4 +1,4 @@
-"""A little HTTP server that answers exactly as a test tells it to, and keeps what it was asked."""
+"""An HTTP server with scripted answers, which records the requests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer; `cut` sends only so many bytes of the body, `then_close` closes without having said so."""
+    """One answer; `cut` sends only so many bytes of the body, `then_close` closes the connection unannounced."""
 
     status: int = 200
     body: bytes = b"{}"
@@ -40,12 +40,12 @@ class Answer:
 
 RESET, SILENCE, HANG_UP = "reset", "silence", "hang up"
 Script = Answer | str
-"""An answer, or: reset the connection, never answer, or close it politely, each after the request was read."""
+"""An answer, or an action after the request was read: reset the connection, never answer, or close it."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """One request as it arrived."""
+    """One received request."""
 
     method: str
     path: str
@@ -54,7 +54,7 @@ class Asked:
 
 
 class HttpServer:
-    """Answers the scripted `answers` in turn, then `usual`; `asked` and `connections` say what arrived."""
+    """Sends the scripted `answers` in order, then `usual`; records requests in `asked` and counts `connections`."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self._tls = tls

@@ -1,4 +1,4 @@
-"""A little proxy, HTTP or SOCKS5, that does what one does and keeps what it was asked; with a login where told so."""
+"""An HTTP or SOCKS5 proxy that records its requests; optionally with a login."""
 
 from __future__ import annotations
 
@@ -68,8 +68,7 @@ class ProxyServer:
         self.asked.append(f"{host}:{port}")
         with contextlib.suppress(OSError):
             beyond = socket.create_connection((self._names.get(host, host), port), timeout=REACH_S)
-            # The limit is for reaching it. What is behind may think for as long as it likes, as a forge does
-            # about a push on a busy machine.
+            # The limit is for the connection only. The server may take longer, as a forge does for a push.
             beyond.settimeout(None)
             return beyond
         return None

@@ -1,4 +1,4 @@
-"""The far end of an ssh connection, for tests of the near one: a real server on loopback, and a link to cut."""
+"""An ssh server on loopback, and a relay that can interrupt the connection to it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fixtures.rehearsal.world import free_ports
 
 
 class RunningSshServer:
-    """An ssh server on loopback, in a thread of its own, and what a client needs to reach it."""
+    """A running ssh server on loopback, and the files that a client needs to connect."""
 
     def __init__(self, folder: Path, kind: str) -> None:
         self.folder, self.port = folder, free_ports(1)[0]
@@ -48,7 +48,7 @@ class RunningSshServer:
         asyncio.run_coroutine_threadsafe(self.server.start(), self._loop).result(20)
 
     def stop(self) -> None:
-        """End the listener and every connection."""
+        """Close the listener and every connection."""
         asyncio.run_coroutine_threadsafe(self.server.stop(), self._loop).result(20)
 
     def close(self) -> None:
@@ -60,13 +60,13 @@ class RunningSshServer:
 
 
 async def _others_end() -> None:
-    """Wait for what still runs in this loop."""
+    """Wait for the tasks that still run in this loop."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
     await asyncio.gather(*others, return_exceptions=True)
 
 
 class Relay:
-    """A link between us and the far end that can be cut."""
+    """A relay between client and server that can be interrupted."""
 
     def __init__(self, far: RunningSshServer) -> None:
         self._far = far
@@ -79,7 +79,7 @@ class Relay:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:
-        """End every connection as a dead link does; new ones are let through, also those that come meanwhile."""
+        """Break every present connection as a dead network does; new connections work."""
         links, self._links = self._links, []
         for link in links:
             with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""muster's own clients of a forge and of git, against the embedded forge, and against a real Gitea when given."""
+"""muster's forge and git clients against the embedded forge, and against a real Gitea if one is given."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def git_remote(forge: ForgeUnderTest, full_name: str) -> Remote:
     return Remote(f"{forge.url}/{full_name}.git", "autonomic-bot", token)
 
 
-def test_a_mirror_is_created_filled_and_deleted(forge: ForgeUnderTest, tmp_path: Path) -> None:
-    """Create, push all or nothing with leases, wait for what the queue does, delete; a second one conflicts."""
+def test_mirror_is_created_pushed_and_deleted(forge: ForgeUnderTest, tmp_path: Path) -> None:
+    """A mirror is created, pushed to atomically with leases, and deleted; a second creation conflicts."""
     source, writer = forge.new_repo({"compose.yml": "services: {}\n"}), client(forge)
     upstream = f"{source.owner}/{source.name}"
     name = f"mirror-of-{source.name}"
@@ -76,8 +76,8 @@ def test_a_mirror_is_created_filled_and_deleted(forge: ForgeUnderTest, tmp_path:
     assert advertised_refs(smart_http(forge), f"{ORG}/{name}") is None
 
 
-def test_a_protected_branch_refuses_a_push(forge: ForgeUnderTest, tmp_path: Path) -> None:
-    """A refused push is `Refused`, in the forge's words, without the token in them."""
+def test_push_to_a_protected_branch_is_refused(forge: ForgeUnderTest, tmp_path: Path) -> None:
+    """The push raises `Refused` with the forge's message and without the token."""
     source, target = forge.new_repo({"a": "1"}), forge.new_repo({"b": "2"})
     forge.api().post(target.api + "/branch_protections", json={"rule_name": "main", "enable_push": False})
     workspace = Workspace(tmp_path / "git", limit_s=30)
@@ -89,8 +89,8 @@ def test_a_protected_branch_refuses_a_push(forge: ForgeUnderTest, tmp_path: Path
     assert "push" in str(refusal.value)
 
 
-def test_a_proposal_lives_from_branch_to_merge(forge: ForgeUnderTest) -> None:
-    """One commit on a branch of its own, a pull request, a comment, a pinned merge; the old head conflicts."""
+def test_proposal_from_branch_to_merge(forge: ForgeUnderTest) -> None:
+    """A commit on a new branch, a pull request, a comment, and a merge of the given head; an old head conflicts."""
     remote, writer = forge.new_repo({"README.md": "x\n"}), client(forge)
     full_name = f"{remote.owner}/{remote.name}"
     writes = [
@@ -136,8 +136,8 @@ def test_a_proposal_lives_from_branch_to_merge(forge: ForgeUnderTest) -> None:
     writer.close_pull(full_name, pull.number)
 
 
-def test_a_file_is_replaced_only_as_it_was_read(forge: ForgeUnderTest) -> None:
-    """An update names the blob that it replaces; somebody else's edit in between is a `Conflict`."""
+def test_file_is_replaced_only_if_unchanged(forge: ForgeUnderTest) -> None:
+    """An update names the blob that it replaces; an edit in between raises `Conflict`."""
     remote, writer = forge.new_repo({"nix/bridge.nix": "old\n"}), client(forge)
     full_name = f"{remote.owner}/{remote.name}"
     read = writer.file(full_name, "nix/bridge.nix", "main")
@@ -156,8 +156,8 @@ def test_a_file_is_replaced_only_as_it_was_read(forge: ForgeUnderTest) -> None:
         writer.file(full_name, "a", "main")
 
 
-def test_statuses_come_newest_first(forge: ForgeUnderTest) -> None:
-    """The history of a head, by its per-commit ids, whatever their seconds."""
+def test_statuses_are_ordered_newest_first(forge: ForgeUnderTest) -> None:
+    """Statuses are ordered by their per-commit ids, not by their times."""
     remote, writer = forge.new_repo({"a": "1"}), client(forge)
     head = remote.head()
     for state in ("pending", "failure", "success"):
@@ -168,8 +168,8 @@ def test_statuses_come_newest_first(forge: ForgeUnderTest) -> None:
     assert {status.creator for status in seen} == {"autonomic-bot"}
 
 
-def test_missing_scopes_are_named(forge: ForgeUnderTest) -> None:
-    """The full token lacks none; each of the others lacks exactly what it was not given, and nothing is written."""
+def test_missing_scopes_are_found(forge: ForgeUnderTest) -> None:
+    """A full token lacks no scope, each other token exactly the ones it was not given, and nothing is written."""
     assert client(forge).missing_scopes(ORG) == []
     assert client(forge, "organizer").missing_scopes(ORG) == ["write:repository", "write:issue"]
     assert client(forge, "issues").missing_scopes(ORG) == ["write:organization", "write:repository"]
@@ -180,8 +180,8 @@ def test_missing_scopes_are_named(forge: ForgeUnderTest) -> None:
     ]
 
 
-def test_a_renamed_repository_is_drift(forge: ForgeUnderTest) -> None:
-    """The forge redirects to the new name; muster says so instead of acting on another repository."""
+def test_renamed_repository_raises_drift(forge: ForgeUnderTest) -> None:
+    """The forge redirects to the new name; the client raises `Renamed` instead of following."""
     remote, reader = forge.new_repo({"a": "1"}), client(forge)
     renamed = forge.api().patch(remote.api, json={"name": f"{remote.name}-new"})
     assert renamed.status_code == 200
@@ -189,8 +189,8 @@ def test_a_renamed_repository_is_drift(forge: ForgeUnderTest) -> None:
         reader.repository(f"{remote.owner}/{remote.name}")
 
 
-def test_a_reader_has_no_writing_method() -> None:
-    """What `--plan` and `--health` hold cannot write, by type; the writer shows that the check would see one."""
+def test_forge_reader_has_no_writing_method() -> None:
+    """`ForgeReader` has no writing methods; the same search finds those of `ForgeWriter`."""
     writing = {"create", "delete", "set", "commit_files", "open_pull", "close", "describe", "merge", "comment"}
 
     def writers(kind: type) -> list[str]:
@@ -200,8 +200,8 @@ def test_a_reader_has_no_writing_method() -> None:
     assert "delete_repository" in writers(ForgeWriter)
 
 
-def test_a_wrong_token_is_refused(forge: ForgeUnderTest) -> None:
-    """401 is `Refused`, and says where to look without showing the token."""
+def test_wrong_token_is_refused(forge: ForgeUnderTest) -> None:
+    """401 raises `Refused` with a remedy and without the token."""
     token = "0" * 40
     http = Http("forge", forge.url, timeout_s=20, headers={"Authorization": Secret(f"token {token}", where="x")})
     with pytest.raises(Refused) as refusal:
@@ -209,8 +209,8 @@ def test_a_wrong_token_is_refused(forge: ForgeUnderTest) -> None:
     assert token not in str(refusal.value)
 
 
-def test_a_merge_that_comes_too_early_is_told_apart_from_one_that_cannot_be() -> None:
-    """405 with Gitea's own words is "not yet", and nothing was merged; any other 405 is a conflict."""
+def test_premature_merge_differs_from_a_conflict() -> None:
+    """A 405 with Gitea's "try again later" raises `MergeCheckPending`; any other 405 raises `Conflict`."""
     with serving() as server:
         writer = ForgeWriter(Http("forge", server.url, timeout_s=5, headers={}), bot="autonomic-bot")
         server.will_say({"message": "Please try again later"}, 405)
@@ -222,9 +222,8 @@ def test_a_merge_that_comes_too_early_is_told_apart_from_one_that_cannot_be() ->
     assert not isinstance(refusal.value, MergeCheckPending)
 
 
-def test_a_branch_that_is_gone_is_deleted_whatever_the_forge_says_about_it() -> None:
-    """Gitea before 1.25 answers 500 for it, so it is looked at; one that is still there is deleted once more, and no
-    third time."""
+def test_deleting_a_missing_branch_succeeds_despite_a_500() -> None:
+    """After a 500 (Gitea before 1.25) the branch is looked up; one that still exists is deleted again, once."""
     with serving() as server:
         writer = ForgeWriter(Http("forge", server.url, timeout_s=5), bot="autonomic-bot")
         server.will_say({"message": ""}, 500)

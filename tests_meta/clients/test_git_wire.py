@@ -1,4 +1,4 @@
-"""git as muster speaks it: the list of refs, whoever sends it, and commits carried between two forges."""
+"""The git client: parsing the ref advertisement, and moving commits between two forges."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ def as_git_says_it(bare: Path) -> bytes:
     return HEADER + subprocess.run(command, env=git_environment(), capture_output=True, check=True).stdout
 
 
-def test_what_git_advertises_is_understood(real: Path) -> None:
-    """Branches, tags as the commits they mean, pull requests' heads, and where HEAD points."""
+def test_ref_advertisement_is_parsed(real: Path) -> None:
+    """Branches, peeled tags, pull request heads and HEAD's branch are read from git's own advertisement."""
     refs = parsed(as_git_says_it(real))
     assert refs.head_branch == "main"
     assert refs.branches == {
@@ -97,15 +97,15 @@ def test_what_git_advertises_is_understood(real: Path) -> None:
     assert refs.head == refs.branches["main"]
 
 
-def test_an_empty_repository_has_no_branches(tmp_path: Path) -> None:
-    """It is told apart from one that is not there."""
+def test_empty_repository_has_no_branches(tmp_path: Path) -> None:
+    """An empty repository gives refs without branches, unlike a missing one."""
     git(tmp_path, "init", "--quiet", "--bare", "--initial-branch=main", "empty.git")
     refs = parsed(as_git_says_it(tmp_path / "empty.git"))
     assert (refs.branches, refs.tags, refs.head) == ({}, {}, None)
 
 
-def test_a_list_that_is_cut_anywhere_is_never_taken_for_the_whole(real: Path) -> None:
-    """Half a list would look like missing tags, and those would be pushed."""
+def test_truncated_advertisement_is_rejected(real: Path) -> None:
+    """An advertisement truncated at any byte raises `Unreachable`, so that no tag seems to be missing."""
     whole = as_git_says_it(real)
     for size in range(len(whole)):
         with pytest.raises(Unreachable, match="upstream ghost: "):
@@ -126,8 +126,8 @@ def test_a_list_that_is_cut_anywhere_is_never_taken_for_the_whole(real: Path) ->
         HEADER + packet("no refs at all") + b"0000",
     ],
 )
-def test_what_is_no_list_of_refs_is_unreachable(data: bytes) -> None:
-    """A portal's page, an error of git's, lengths that are none."""
+def test_malformed_advertisement_is_unreachable(data: bytes) -> None:
+    """HTML, a git error and invalid packet lengths raise `Unreachable`."""
     with pytest.raises(Unreachable, match="upstream ghost: "):
         parsed(data)
 
@@ -150,20 +150,20 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("line", HOSTILE.values(), ids=HOSTILE)
-def test_what_git_would_not_allow_never_becomes_an_argument(line: str) -> None:
-    """Ids and names of a hostile upstream are refused whole, not handed to git push."""
+def test_invalid_ids_and_ref_names_are_rejected(line: str) -> None:
+    """An advertisement with an id or ref name that git does not allow is rejected as a whole."""
     with pytest.raises(Unreachable, match=r"saw .* in it"):
         parsed(advertisement(f"{SHA} HEAD", line, f"{OTHER} refs/heads/z"))
 
 
-def test_ids_of_both_hashes_are_ids() -> None:
-    """SHA-256 repositories have longer ones."""
+def test_sha1_and_sha256_ids_are_accepted() -> None:
+    """Object ids of SHA-1 and of SHA-256 repositories are accepted."""
     assert parsed(advertisement(f"{SHA} HEAD", f"{'a' * 64} refs/heads/main")).branches == {"main": "a" * 64}
 
 
 @given(st.text(st.characters(blacklist_categories=["Cs"]), max_size=12))
-def test_names_are_judged_as_git_judges_them(name: str) -> None:
-    """git check-ref-format is the judge: nothing passes here that it refuses."""
+def test_no_ref_name_passes_that_git_rejects(name: str) -> None:
+    """Every ref name that `git check-ref-format` rejects is rejected."""
     try:
         verdict = subprocess.run(["git", "check-ref-format", f"refs/tags/{name}"], check=False)
     except ValueError:
@@ -173,8 +173,8 @@ def test_names_are_judged_as_git_judges_them(name: str) -> None:
 
 
 @given(st.binary(max_size=400))
-def test_whatever_bytes_arrive_the_answer_is_ours(data: bytes) -> None:
-    """Refs or `Unreachable`; never another exception."""
+def test_arbitrary_bytes_give_refs_or_unreachable(data: bytes) -> None:
+    """Arbitrary bytes give refs or `Unreachable`, never another exception."""
     for given_bytes in (data, HEADER + data, HEADER + data + b"0000"):
         try:
             refs = parsed(given_bytes)
@@ -214,8 +214,8 @@ def source(forge: ForgeUnderTest) -> Repository:
     return forge.new_repo({"compose.yml": "version: '3.8'\n"})
 
 
-def test_refs_of_a_private_repository_are_read_with_the_token(forge: ForgeUnderTest, source: Repository) -> None:
-    """One request; the same as git sees. One that is not there is None."""
+def test_refs_of_a_private_repository(forge: ForgeUnderTest, source: Repository) -> None:
+    """One request with the token reads the same refs as git; a missing repository gives None."""
     with http_to(forge, "operator") as http:
         refs = advertised_refs(http, f"{source.owner}/{source.name}")
         assert refs is not None
@@ -224,16 +224,16 @@ def test_refs_of_a_private_repository_are_read_with_the_token(forge: ForgeUnderT
         assert advertised_refs(http, f"{source.owner}/no-such-repository") is None
 
 
-def test_refs_without_the_right_to_read_them_are_refused(forge: ForgeUnderTest, source: Repository) -> None:
-    """A token without the scope is not taken for a missing repository."""
+def test_refs_without_the_read_scope_are_refused(forge: ForgeUnderTest, source: Repository) -> None:
+    """A token without the scope raises `Refused`; the repository does not count as missing."""
     with http_to(forge, "issues") as http, pytest.raises(Refused):
         advertised_refs(http, f"{source.owner}/{source.name}")
 
 
-def test_commits_travel_from_one_repository_to_another(
+def test_commits_are_copied_between_repositories(
     forge: ForgeUnderTest, source: Repository, workspace: Workspace
 ) -> None:
-    """Fetched by id, pushed with a lease; the target's main is the source's."""
+    """A commit is fetched by its id and pushed with a lease; then both repositories have the same main."""
     target = forge.new_repo()
     head = source.head()
     workspace.fetch(remote(source), ["refs/heads/main"], store="ghost")
@@ -241,10 +241,10 @@ def test_commits_travel_from_one_repository_to_another(
     assert target.head() == head
 
 
-def test_a_push_over_somebody_elses_commit_is_a_conflict(
+def test_push_over_a_newer_commit_is_a_conflict(
     forge: ForgeUnderTest, source: Repository, workspace: Workspace
 ) -> None:
-    """The lease names the head that was read; whoever pushed meanwhile keeps their commit."""
+    """A push whose lease is outdated raises `Conflict`, and the newer commit stays."""
     old = source.head()
     target = forge.new_repo()
     workspace.fetch(remote(source), ["refs/heads/main"], store="ghost")
@@ -257,8 +257,8 @@ def test_a_push_over_somebody_elses_commit_is_a_conflict(
     assert target.head() == theirs
 
 
-def test_a_push_is_all_or_nothing(forge: ForgeUnderTest, source: Repository, workspace: Workspace) -> None:
-    """One branch that moved meanwhile keeps the tags back too."""
+def test_push_is_atomic(forge: ForgeUnderTest, source: Repository, workspace: Workspace) -> None:
+    """If one branch has moved, the tags of the same push are not updated either."""
     head, target = source.head(), forge.new_repo({"theirs": "x"})
     workspace.fetch(remote(source), ["refs/heads/main"], store="ghost")
     with pytest.raises(Conflict):
@@ -269,8 +269,8 @@ def test_a_push_is_all_or_nothing(forge: ForgeUnderTest, source: Repository, wor
     assert refs.tags == {}
 
 
-def test_ancestry_is_judged_by_git(forge: ForgeUnderTest, source: Repository, workspace: Workspace) -> None:
-    """Only forward is forward; an unknown commit is an ancestor of nothing."""
+def test_is_ancestor(forge: ForgeUnderTest, source: Repository, workspace: Workspace) -> None:
+    """A commit is an ancestor of its descendants only; an unknown commit is an ancestor of nothing."""
     old = source.head()
     new = forge.write(source, {"README.md": "released\n"}, branch="main")
     workspace.fetch(remote(source), ["refs/heads/main"], store="ghost")
@@ -280,10 +280,10 @@ def test_ancestry_is_judged_by_git(forge: ForgeUnderTest, source: Repository, wo
     assert not workspace.is_ancestor("ghost", OTHER, new)
 
 
-def test_a_protected_branch_refuses_and_that_is_said(
+def test_push_to_a_protected_branch_is_refused(
     forge: ForgeUnderTest, source: Repository, workspace: Workspace
 ) -> None:
-    """Not a conflict and not unknown: a right is missing."""
+    """A push to a protected branch raises `Refused`, not `Conflict` or `Unknown`."""
     target = forge.new_repo({"theirs": "x"})
     answer = forge.api().post(
         f"{target.api}/branch_protections", json={"rule_name": "main", "enable_push": False}
@@ -295,10 +295,10 @@ def test_a_protected_branch_refuses_and_that_is_said(
 
 
 @pytest.mark.parametrize("token", ["reader", "issues"])
-def test_a_token_that_may_not_push_is_refused(
+def test_push_without_the_right_is_refused(
     forge: ForgeUnderTest, source: Repository, workspace: Workspace, token: str
 ) -> None:
-    """And its value is not in the message."""
+    """A token without the right to push raises `Refused`; the message does not contain it."""
     target = forge.new_repo()
     workspace.fetch(remote(source), ["refs/heads/main"], store="ghost")
     with pytest.raises(Refused) as caught:
@@ -306,8 +306,8 @@ def test_a_token_that_may_not_push_is_refused(
     assert forge.server.tokens[token] not in str(caught.value)
 
 
-def test_a_wrong_token_is_refused(source: Repository, workspace: Workspace) -> None:
-    """git is not left asking for a password at a terminal that nobody watches."""
+def test_wrong_token_is_refused(source: Repository, workspace: Workspace) -> None:
+    """git does not prompt for a password; the fetch raises `Refused`."""
     wrong = Remote(remote(source).url, BOT, Secret("f" * 40, where="a test"))
     with pytest.raises(Refused, match="denied access"):
         workspace.fetch(wrong, ["refs/heads/main"], store="ghost")
@@ -337,10 +337,10 @@ def embedded(forge: ForgeUnderTest) -> ForgeUnderTest:
 
 
 @pytest.mark.parametrize("action", ["reset-after", "truncate", "status:500"])
-def test_a_push_whose_answer_is_lost_is_unknown(
+def test_push_with_a_lost_answer_is_unknown(
     embedded: ForgeUnderTest, source: Repository, workspace: Workspace, action: str
 ) -> None:
-    """It may have arrived: that is looked up, never pushed again in the dark."""
+    """If the connection is lost during a push, it raises `Unknown` and is not repeated."""
     target = embedded.new_repo()
     workspace.fetch(remote(source), ["refs/heads/main"], store="ghost")
     with breaking(embedded, action, f"{target.name}.git/git-receive-pack"), pytest.raises(Unknown):
@@ -348,26 +348,26 @@ def test_a_push_whose_answer_is_lost_is_unknown(
 
 
 @pytest.mark.parametrize("action", ["reset", "truncate", "status:502"])
-def test_a_fetch_that_breaks_is_unreachable(
+def test_broken_fetch_is_unreachable(
     embedded: ForgeUnderTest, source: Repository, workspace: Workspace, action: str
 ) -> None:
-    """Nothing was changed; it may be tried again."""
+    """If the connection is lost during a fetch, it raises `Unreachable`."""
     with breaking(embedded, action, f"{source.name}.git/git-upload-pack"), pytest.raises(Unreachable):
         workspace.fetch(remote(source), ["refs/heads/main"], store="ghost")
 
 
 @pytest.mark.parametrize("action", ["reset", "truncate", "status:502"])
-def test_a_fetch_that_broke_once_is_made_again(
+def test_broken_fetch_is_retried_once(
     embedded: ForgeUnderTest, source: Repository, workspace: Workspace, action: str
 ) -> None:
-    """It only reads. A refusal is none of that: a token that is not let in is not shown a second time."""
+    """A fetch is repeated after a lost connection, but not after a refusal."""
     with breaking(embedded, action, f"{source.name}.git/git-upload-pack", times=1):
         workspace.fetch(remote(source), ["refs/heads/main"], store="ghost")
     assert workspace.is_ancestor("ghost", source.head(), source.head())
 
 
 def test_git_processes_have_a_time_limit(embedded: ForgeUnderTest, source: Repository, tmp_path: Path) -> None:
-    """A server that says nothing: a fetch is given up, a push has an unknown outcome."""
+    """With a silent server a fetch raises `Unreachable` and a push `Unknown` at the time limit."""
     hasty, target, started = Workspace(tmp_path / "hasty", limit_s=2), embedded.new_repo(), time.monotonic()
     hasty.fetch(remote(source), ["refs/heads/main"], store="ghost")
     head = source.head()
@@ -380,18 +380,18 @@ def test_git_processes_have_a_time_limit(embedded: ForgeUnderTest, source: Repos
 
 
 @pytest.mark.parametrize("url", ["ext::sh -c touch% {mark}", "file://{bare}", "{bare}", "ssh://127.0.0.1/x.git"])
-def test_only_http_and_https_are_spoken(real: Path, tmp_path: Path, workspace: Workspace, url: str) -> None:
-    """A remote that is a command, a local path or another protocol is not followed."""
+def test_only_http_and_https_are_allowed(real: Path, tmp_path: Path, workspace: Workspace, url: str) -> None:
+    """A remote that is a command, a local path or another protocol is rejected."""
     mark = tmp_path / "mark"
     with pytest.raises(Unreachable, match="not allowed"):
         workspace.fetch(Remote(url.format(mark=mark, bare=real)), ["refs/heads/main"], store="ghost")
     assert not mark.exists()
 
 
-def test_the_token_is_in_no_argument_and_in_no_file(
+def test_token_is_in_no_argument_and_no_file(
     source: Repository, tmp_path: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not in a command line that others can list, not in a configuration or reflog; and this search would find it."""
+    """The token is in no command line, configuration or reflog; the same search finds the URL."""
     spy, log = tmp_path / "bin", tmp_path / "arguments"
     spy.mkdir()
     found = subprocess.run(
@@ -410,10 +410,10 @@ def test_the_token_is_in_no_argument_and_in_no_file(
     assert [path for path in tmp_path.rglob("*") if path.is_file() and token.encode() in path.read_bytes()]
 
 
-def test_the_operators_git_configuration_is_not_read(
+def test_operators_git_configuration_is_not_read(
     source: Repository, tmp_path: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A rewritten URL, a hook path or a credential helper in ~/.gitconfig changes nothing here."""
+    """A rewritten URL, a hook path and a credential helper in ~/.gitconfig have no effect."""
     mark = tmp_path / "mark"
     home = tmp_path / "home"
     home.mkdir()
@@ -432,10 +432,10 @@ def test_the_operators_git_configuration_is_not_read(
     assert not mark.exists()
 
 
-def test_what_is_fetched_is_never_checked_out(
+def test_fetched_content_is_never_checked_out(
     forge: ForgeUnderTest, tmp_path: Path, workspace: Workspace
 ) -> None:
-    """Hooks, filters, submodules and symlinks of a hostile recipe stay bytes in a bare repository."""
+    """Hooks, filters, submodules and symlinks of a hostile recipe have no effect in the bare repository."""
     files = {
         ".gitattributes": "* filter=evil diff=evil\n",
         ".gitmodules": '[submodule "x"]\n\tpath = x\n\turl = ext::sh -c touch% mark\n',
@@ -450,8 +450,8 @@ def test_what_is_fetched_is_never_checked_out(
     assert names.isdisjoint({".gitattributes", ".gitmodules", "post-checkout", "mark"})
 
 
-def test_every_failure_of_git_is_one_of_ours(workspace: Workspace) -> None:
-    """Nobody listening, a name that does not resolve, a port that is none."""
+def test_every_git_failure_is_mapped(workspace: Workspace) -> None:
+    """A closed port, an unknown name and an invalid port raise `Unreachable`."""
     for url in (
         "http://127.0.0.1:9/x.git",
         "http://no-such-host.invalid/x.git",

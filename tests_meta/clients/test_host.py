@@ -1,7 +1,6 @@
-"""The host over a real ssh connection: what is repeated, what is done once, who is believed, and the probe script.
+"""The host client over a real ssh connection: repeated probes, acts made once, host keys, and the probe script.
 
-The other end is OpenSSH's sshd where it is installed, and paramiko's server side otherwise; the same tests run
-against each that is there.
+The same tests run against paramiko's server, and against OpenSSH's sshd if it is installed.
 """
 
 from __future__ import annotations
@@ -56,15 +55,15 @@ def host(far: RunningSshServer) -> Iterator[HostWriter]:
 # -- one command -------------------------------------------------------------------------------------------
 
 
-def test_a_result_is_a_value(host: HostWriter) -> None:
-    """Exit status, both outputs apart, and how long it took; a status that is not 0 is an answer."""
+def test_result_has_status_outputs_and_duration(host: HostWriter) -> None:
+    """A result has the exit status, both outputs and the duration; a status other than 0 raises nothing."""
     result = host.probe("echo out; echo err >&2; exit 3", limit_s=LIMIT_S)
     assert (result.exit_status, result.stdout, result.stderr) == (3, "out\n", "err\n")
     assert 0 <= result.seconds < LIMIT_S
 
 
-def test_many_commands_share_one_connection(host: HostWriter) -> None:
-    """Each is a session of its own, and both are counted."""
+def test_commands_share_one_connection(host: HostWriter) -> None:
+    """Each command is a session on the same connection; both are counted."""
     for number in range(5):
         assert host.probe(f"echo {number}", limit_s=LIMIT_S).stdout == f"{number}\n"
     assert (host.connections, host.sessions) == (1, 5)
@@ -74,33 +73,33 @@ def test_many_commands_share_one_connection(host: HostWriter) -> None:
     "text",
     ["it's", 'a "b" c', "$HOME `id` $(id)", "back\\slash", "two\nlines", "ünï ☃", "; exit 9 #", "*", "-n"],
 )
-def test_quoted_words_arrive_as_they_are(host: HostWriter, text: str) -> None:
-    """Through our quoting, the login shell and /bin/sh, nothing is expanded that was quoted."""
+def test_quoted_words_arrive_unchanged(host: HostWriter, text: str) -> None:
+    """Quoted text passes our quoting, the login shell and /bin/sh without any expansion."""
     assert host.probe(f"printf %s {shlex.quote(text)}", limit_s=LIMIT_S).stdout == text
 
 
-def test_much_on_both_streams_does_not_lock_up(host: HostWriter) -> None:
-    """Reading one stream to its end first would wait for ever; both arrive whole."""
+def test_large_output_on_both_streams_does_not_deadlock(host: HostWriter) -> None:
+    """Large outputs on stdout and stderr arrive completely."""
     script = "head -c 2000000 /dev/zero | tr '\\0' o & head -c 2000000 /dev/zero | tr '\\0' e >&2; wait"
     result = host.probe(script, limit_s=LIMIT_S)
     assert (result.stdout.count("o"), result.stderr.count("e")) == (2_000_000, 2_000_000)
 
 
-def test_bytes_that_are_no_text_do_not_break_it(host: HostWriter) -> None:
-    """What cannot be decoded is replaced; the rest is there."""
+def test_undecodable_output_is_replaced(host: HostWriter) -> None:
+    """Bytes that are not UTF-8 are replaced; the rest of the output is kept."""
     assert host.probe("printf 'a\\377b'", limit_s=LIMIT_S).stdout == "a\ufffdb"
 
 
-def test_a_command_has_no_input_to_wait_for(host: HostWriter) -> None:
-    """A program that asks a question does not hold the night up: it is ended at its limit."""
+def test_command_that_waits_for_input_ends_at_its_limit(host: HostWriter) -> None:
+    """A command that reads from standard input ends at its time limit."""
     started = time.monotonic()
     with contextlib.suppress(Unreachable):
         host.probe("cat", limit_s=1)
     assert time.monotonic() - started < 15
 
 
-def test_a_command_that_does_not_end_is_ended_on_the_host(host: HostWriter, far: RunningSshServer) -> None:
-    """At its limit it is stopped there, not only given up here; what it did until then, nobody knows."""
+def test_command_is_killed_on_the_host_at_its_limit(host: HostWriter, far: RunningSshServer) -> None:
+    """At its time limit a command is killed on the host, and an act raises `Unknown`."""
     mark = far.folder / f"mark-{time.monotonic_ns()}"
     with pytest.raises(Unknown, match="did not end within its limit of 1 s"):
         host.act(f"echo $$ > {mark}; exec sleep 300", limit_s=1)
@@ -132,8 +131,8 @@ def cut_when(mark: Path, relay: Relay) -> Iterator[None]:
     thread.join()
 
 
-def test_an_act_whose_end_was_not_seen_is_unknown_and_done_once(far: RunningSshServer, relay: Relay) -> None:
-    """The connection goes away under it: nobody knows, so it is looked up and never started again."""
+def test_act_with_a_lost_connection_is_unknown_and_not_repeated(far: RunningSshServer, relay: Relay) -> None:
+    """If the connection is lost during an act, it raises `Unknown` and is not started again."""
     host, mark = HostWriter(relay.address), far.folder / f"act-{time.monotonic_ns()}"
     with cut_when(mark, relay), pytest.raises(Unknown, match="connection was lost"):
         host.act(f"echo once >> {mark}; sleep 5", limit_s=LIMIT_S)
@@ -142,8 +141,8 @@ def test_an_act_whose_end_was_not_seen_is_unknown_and_done_once(far: RunningSshS
     host.close()
 
 
-def test_a_probe_that_was_cut_off_is_repeated_once(far: RunningSshServer, relay: Relay) -> None:
-    """A fresh connection, the same question; what it only reads may be read again."""
+def test_probe_with_a_lost_connection_is_repeated_once(far: RunningSshServer, relay: Relay) -> None:
+    """If the connection is lost during a probe, the probe is repeated over a new connection."""
     host, mark = HostReader(relay.address), far.folder / f"probe-{time.monotonic_ns()}"
     script = f"if [ -e {mark} ]; then echo second; else echo x > {mark}; sleep 5; fi"
     with cut_when(mark, relay):
@@ -152,8 +151,8 @@ def test_a_probe_that_was_cut_off_is_repeated_once(far: RunningSshServer, relay:
     host.close()
 
 
-def test_an_idle_connection_that_died_is_replaced(relay: Relay) -> None:
-    """A night is long; an act over a dead connection is not begun there, so it is not unknown."""
+def test_dead_idle_connection_is_replaced(relay: Relay) -> None:
+    """An act does not start over a dead connection; it connects again and succeeds."""
     host = HostWriter(relay.address)
     host.probe("true", limit_s=LIMIT_S)
     relay.cut()
@@ -167,23 +166,21 @@ def _dead(host: HostReader) -> bool:
     return transport is None or not transport.is_active()
 
 
-def test_an_act_on_a_host_that_is_not_there_was_certainly_not_started(
-    far: RunningSshServer, relay: Relay
-) -> None:
-    """Unreachable, not unknown: the caller may decide to wait."""
+def test_act_on_an_unreachable_host_was_not_started(far: RunningSshServer, relay: Relay) -> None:
+    """An act on an unreachable host raises `Unreachable`, not `Unknown`, because it was not started."""
     relay.close()
     with pytest.raises(Unreachable):
         HostWriter(relay.address).act("true", limit_s=LIMIT_S)
 
 
-def test_a_command_that_was_killed_there_never_looks_well(host: HostWriter) -> None:
-    """Whatever the far end makes of it: a status that is not 0, or no status and so unknown."""
+def test_killed_command_is_never_a_success(host: HostWriter) -> None:
+    """A command killed on the host has a status other than 0, or raises `Unknown`."""
     with contextlib.suppress(Unknown):
         assert host.act("kill -9 $PPID; kill -9 $$", limit_s=LIMIT_S).exit_status != 0
 
 
-def test_a_server_that_never_greets_is_unreachable_in_time(far: RunningSshServer) -> None:
-    """A port that accepts and says nothing does not hold the run."""
+def test_server_without_a_greeting_is_unreachable_in_time(far: RunningSshServer) -> None:
+    """A port that accepts and stays silent raises `Unreachable` within the time limit."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         (known := far.folder / "silent_known_hosts").write_text(
@@ -196,8 +193,8 @@ def test_a_server_that_never_greets_is_unreachable_in_time(far: RunningSshServer
         assert time.monotonic() - started < 10
 
 
-def test_fresh_proves_that_the_host_can_be_reached_now(host: HostWriter, far: RunningSshServer) -> None:
-    """An open connection says nothing about the next login; `fresh` asks for one."""
+def test_reconnect_needs_a_new_login(host: HostWriter, far: RunningSshServer) -> None:
+    """After `reconnect` the next session makes a new connection and fails if the host is unreachable."""
     host.probe("true", limit_s=LIMIT_S)
     host.reconnect()
     host.probe("true", limit_s=LIMIT_S)
@@ -207,8 +204,8 @@ def test_fresh_proves_that_the_host_can_be_reached_now(host: HostWriter, far: Ru
 # -- who is believed -------------------------------------------------------------------------------------------
 
 
-def test_a_host_key_that_changed_is_the_wrong_host(far: RunningSshServer) -> None:
-    """Nothing is run on it, and the message says what to compare."""
+def test_changed_host_key_is_the_wrong_host(far: RunningSshServer) -> None:
+    """A changed host key raises `WrongHost` with a remedy, and nothing is run."""
     other = key_pair(far.folder / "another_key")
     (known := far.folder / "changed").write_text(f"[127.0.0.1]:{far.port} {other}\n")
     host = HostWriter(replace(far.address, known_hosts=known))
@@ -219,16 +216,16 @@ def test_a_host_key_that_changed_is_the_wrong_host(far: RunningSshServer) -> Non
     assert not mark.exists()
 
 
-def test_a_host_key_that_nobody_pinned_is_the_wrong_host(far: RunningSshServer) -> None:
-    """Unknown is not accepted either, and not added to the file."""
+def test_unknown_host_key_is_the_wrong_host(far: RunningSshServer) -> None:
+    """An unknown host key raises `WrongHost` and is not added to known_hosts."""
     (known := far.folder / "empty").write_text("")
     with pytest.raises(WrongHost, match="its host key is not in"):
         HostReader(replace(far.address, known_hosts=known)).probe("true", limit_s=LIMIT_S)
     assert known.read_text() == ""
 
 
-def test_a_key_that_the_host_does_not_know_is_refused(far: RunningSshServer) -> None:
-    """It says which setting to look at."""
+def test_unauthorised_key_is_refused(far: RunningSshServer) -> None:
+    """A key that the host does not accept raises `Refused` and names the setting to check."""
     key_pair(stranger := far.folder / "stranger")
     with pytest.raises(Refused, match="ssh authentication failed") as caught:
         HostReader(replace(far.address, identity_file=stranger)).probe("true", limit_s=LIMIT_S)
@@ -236,16 +233,16 @@ def test_a_key_that_the_host_does_not_know_is_refused(far: RunningSshServer) -> 
 
 
 @pytest.mark.parametrize("wrong", ["a folder", "nothing"])
-def test_a_known_hosts_that_cannot_be_read_is_a_bad_setting(far: RunningSshServer, wrong: str) -> None:
-    """Named by its key in the site file; nothing is contacted."""
+def test_unreadable_known_hosts_is_a_bad_setting(far: RunningSshServer, wrong: str) -> None:
+    """An unreadable known_hosts raises `BadSetting` with its key in the site file; nothing is contacted."""
     path = far.folder if wrong == "a folder" else far.folder / "no-such-file"
     reader = HostReader(replace(far.address, known_hosts=path))
     with pytest.raises(BadSetting, match=r"host\.known_hosts"):
         reader.probe("true", limit_s=LIMIT_S)
 
 
-def test_the_operators_ssh_configuration_fills_what_the_site_leaves_open(far: RunningSshServer) -> None:
-    """An alias with its port, user and key, as for ``ssh``."""
+def test_ssh_configuration_completes_the_site_file(far: RunningSshServer) -> None:
+    """An alias of the operator's ssh configuration supplies port, user and key, as for ``ssh``."""
     config = far.folder / "ssh_config"
     config.write_text(
         f"Host cc-ci\n  HostName 127.0.0.1\n  Port {far.port}\n  User {getpass.getuser()}\n"
@@ -256,8 +253,8 @@ def test_the_operators_ssh_configuration_fills_what_the_site_leaves_open(far: Ru
     reader.close()
 
 
-def test_a_proxy_command_is_used(far: RunningSshServer) -> None:
-    """The way a site without an open ssh port is reached."""
+def test_proxy_command_is_used(far: RunningSshServer) -> None:
+    """The connection is made by the ProxyCommand of the ssh configuration."""
     config, mark = far.folder / "proxied", far.folder / "proxy-used"
     relay = far.folder / "relay.py"
     relay.write_text(
@@ -278,8 +275,8 @@ def test_a_proxy_command_is_used(far: RunningSshServer) -> None:
 # -- a session that lasts as long as the run ---------------------------------------------------------------------
 
 
-def test_what_is_held_ends_with_its_input(host: HostWriter, far: RunningSshServer) -> None:
-    """The lock's holder lives and answers while we do, and ends when we let go."""
+def test_held_script_ends_when_its_input_is_closed(host: HostWriter, far: RunningSshServer) -> None:
+    """A held script answers while it is held, and ends after `end`."""
     held = host.hold("echo $$; exec cat")
     pid = int(held.first_line(limit_s=LIMIT_S))
     assert held.answers(limit_s=LIMIT_S)
@@ -303,8 +300,8 @@ sys.stdin.read()
 """
 
 
-def test_what_is_held_does_not_outlive_a_killed_run(far: RunningSshServer) -> None:
-    """kill -9 here: the process there sees its input end, and a lock with it."""
+def test_held_script_ends_when_the_run_is_killed(far: RunningSshServer) -> None:
+    """After SIGKILL of the local process the held script on the host ends too."""
     words = [str(far.port), getpass.getuser(), str(far.known_hosts), str(far.folder / "id_ed25519")]
     ours = subprocess.Popen(
         [sys.executable, "-c", HOLDER, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -317,8 +314,8 @@ def test_what_is_held_does_not_outlive_a_killed_run(far: RunningSshServer) -> No
     until(lambda: not Path(f"/proc/{pid}").exists(), what="the holder gone")
 
 
-def test_a_holder_that_says_nothing_is_unreachable_in_time(host: HostWriter) -> None:
-    """Its first line has a deadline."""
+def test_silent_held_script_is_unreachable_in_time(host: HostWriter) -> None:
+    """The first line of a held script has a time limit."""
     held = host.hold("exec cat >/dev/null")
     with pytest.raises(Unreachable):
         held.first_line(limit_s=0.3)
@@ -333,8 +330,8 @@ def answered(host: HostReader, commands: dict[str, str]) -> dict[str, sections.S
     return sections.parse(said, commands, where="host")
 
 
-def test_each_section_has_its_own_words_and_status(host: HostWriter) -> None:
-    """A section that fails is a section with a status, never the end of the script."""
+def test_each_section_has_its_own_output_and_status(host: HostWriter) -> None:
+    """A failing section has its status, and the following sections still run."""
     found = answered(host, {
         "good": "printf 'one\\ntwo\\n'",
         "bad": "echo no such unit >&2; exit 4",
@@ -352,8 +349,8 @@ def test_each_section_has_its_own_words_and_status(host: HostWriter) -> None:
     assert (host.sessions, host.connections) == (1, 1)
 
 
-def test_a_section_cannot_change_the_ones_after_it(host: HostWriter) -> None:
-    """cd, exit, set and variables end with their section."""
+def test_sections_do_not_affect_each_other(host: HostWriter) -> None:
+    """cd, exit, set and variables of a section do not affect the next one."""
     found = answered(host, {"first": "cd /; FOO=bar; set -f; exit 0", "second": 'pwd; echo "$FOO"'})
     assert found["second"].lines[0] != "/"
     assert found["second"].text.endswith("\n\n")
@@ -370,8 +367,8 @@ def test_a_section_cannot_change_the_ones_after_it(host: HostWriter) -> None:
     ),
     data=st.data(),
 )
-def test_a_cut_answer_is_never_taken_for_a_whole_one(texts: list[tuple[str, int]], data: st.DataObject) -> None:
-    """Whole: every section as it was said. Cut anywhere inside: unreachable, or at most the last status is shorter."""
+def test_truncated_probe_output_is_rejected(texts: list[tuple[str, int]], data: st.DataObject) -> None:
+    """Truncated output raises `Unreachable`, or shortens the last status at most; complete output is parsed."""
     commands = {f"part-{number}": "" for number in range(len(texts))}
     pieces = [f"\x1e{name}\x1f{text}\x1f{status}" for name, (text, status) in zip(commands, texts, strict=True)]
     whole = "motd\n" + "".join(pieces)

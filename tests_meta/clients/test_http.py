@@ -1,4 +1,4 @@
-"""HTTP as muster speaks it, against a real little server: what is repeated, what is sent once, what an answer means."""
+"""The HTTP client against a real server: which requests are repeated, which are sent once, and what each status means."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def http(server: HttpServer) -> Iterator[Http]:
 # -- reads -------------------------------------------------------------------------------------------------
 
 
-def test_a_read_returns_what_the_server_said(http: Http, server: HttpServer) -> None:
-    """One request, with the credentials in a header and nowhere else."""
+def test_read_returns_the_response(http: Http, server: HttpServer) -> None:
+    """One request returns the response; the credentials are only in a header."""
     server.will_say({"version": "1.24"})
     assert http.get("/version", {"page": 2}).json() == {"version": "1.24"}
     (asked,) = server.asked
@@ -58,8 +58,8 @@ def test_a_read_returns_what_the_server_said(http: Http, server: HttpServer) -> 
 
 
 @pytest.mark.parametrize("lost", [*LOST, Answer(500), Answer(502)], ids=["reset", "closed", "cut", "500", "502"])
-def test_a_read_is_repeated_when_nobody_answers(http: Http, server: HttpServer, lost: Answer | str) -> None:
-    """A reset, a closed connection, half an answer or a 5xx is followed by another try, which counts."""
+def test_read_is_repeated_without_an_answer(http: Http, server: HttpServer, lost: Answer | str) -> None:
+    """After a reset, a closed connection, half an answer or a 5xx the read is repeated and counted."""
     server.will(lost)
     server.will_say([1])
     assert http.get("/list").json() == [1]
@@ -67,8 +67,8 @@ def test_a_read_is_repeated_when_nobody_answers(http: Http, server: HttpServer, 
 
 
 @pytest.mark.parametrize("lost", LOST, ids=["reset", "closed", "cut"])
-def test_a_read_is_not_repeated_for_ever(http: Http, server: HttpServer, lost: Answer | str) -> None:
-    """Three tries, then it is unreachable; the message names server and request, and never the token."""
+def test_read_gives_up_after_three_attempts(http: Http, server: HttpServer, lost: Answer | str) -> None:
+    """After three attempts it raises `Unreachable` with server and request, and without the token."""
     server.usual = lost
     with pytest.raises(Unreachable, match="forge: GET /list") as caught:
         http.get("/list")
@@ -76,8 +76,8 @@ def test_a_read_is_not_repeated_for_ever(http: Http, server: HttpServer, lost: A
     assert TOKEN not in str(caught.value) + repr(caught.value.__cause__)
 
 
-def test_a_silent_server_does_not_hold_a_read_for_ever(server: HttpServer) -> None:
-    """The tries together end within twice the time limit of one."""
+def test_all_attempts_of_a_read_have_a_total_limit(server: HttpServer) -> None:
+    """All attempts together end within twice the time limit of one."""
     server.usual = SILENCE
     http, started = client(server.url, timeout_s=0.3), time.monotonic()
     with pytest.raises(Unreachable, match="timed out"):
@@ -86,8 +86,8 @@ def test_a_silent_server_does_not_hold_a_read_for_ever(server: HttpServer) -> No
     http.close()
 
 
-def test_nobody_listening_is_unreachable() -> None:
-    """Refused connections are told apart from broken ones, and say what to look at."""
+def test_closed_port_is_unreachable() -> None:
+    """A refused connection raises `Unreachable` with a remedy."""
     http = client(f"http://127.0.0.1:{free_ports(1)[0]}")
     with pytest.raises(Unreachable, match="could not connect") as caught:
         http.get("/list")
@@ -96,38 +96,38 @@ def test_nobody_listening_is_unreachable() -> None:
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_refusal_is_believed_at_once(http: Http, server: HttpServer, status: int) -> None:
-    """401 and 403 are answers: not repeated, and told in the server's own words."""
+def test_refusal_is_not_repeated(http: Http, server: HttpServer, status: int) -> None:
+    """401 and 403 raise `Refused` at once, with the server's message."""
     server.will_say({"message": "token does not have at least one of required scope(s)"}, status)
     with pytest.raises(Refused, match="required scope"):
         http.get("/user")
     assert len(server.asked) == 1
 
 
-def test_a_status_that_was_asked_for_is_returned(http: Http, server: HttpServer) -> None:
-    """404 where the caller can use it is no error."""
+def test_accepted_status_is_returned(http: Http, server: HttpServer) -> None:
+    """A 404 is returned if the caller accepts it."""
     server.will_say({"message": "not found"}, 404)
     assert http.get("/repos/x", answers=(200, 404)).status_code == 404
 
 
 @pytest.mark.parametrize("status", [404, 410, 418])
-def test_a_status_that_nobody_asked_for_is_no_answer(http: Http, server: HttpServer, status: int) -> None:
-    """Any other status means that the other side is not what it was taken for."""
+def test_unexpected_status_is_unreachable(http: Http, server: HttpServer, status: int) -> None:
+    """Any status that the caller does not accept raises `Unreachable`."""
     server.usual = Answer(status, b"<html>gone fishing</html>")
     with pytest.raises(Unreachable, match=f"{status}.*gone fishing"):
         http.get("/api")
 
 
-def test_a_page_where_json_was_expected_is_no_answer(http: Http, server: HttpServer) -> None:
-    """A portal or a maintenance page answers 200 to everything; that is not the forge speaking."""
+def test_html_instead_of_json_is_unreachable(http: Http, server: HttpServer) -> None:
+    """A 200 with HTML, as from a login portal, raises `Unreachable`."""
     server.usual = Answer(200, b"<html>please log in</html>", {"Content-Type": "text/html"})
     with pytest.raises(Unreachable, match="not JSON"):
         http.get("/api/v1/version")
     assert http.get("/x.git/info/refs", json_type=False).content.startswith(b"<html>")
 
 
-def test_a_long_remote_text_is_cut_to_one_line(http: Http, server: HttpServer) -> None:
-    """What a server says ends up in messages: one line, not a page."""
+def test_long_remote_text_is_shortened_to_one_line(http: Http, server: HttpServer) -> None:
+    """An error message contains one shortened line of the remote text."""
     server.usual = Answer(400, b"line\n" * 1000)
     with pytest.raises(Unreachable) as caught:
         http.get("/api")
@@ -135,8 +135,8 @@ def test_a_long_remote_text_is_cut_to_one_line(http: Http, server: HttpServer) -
     assert len(caught.value.message) < 500
 
 
-def test_busy_is_asked_again_after_the_time_it_said(http: Http, server: HttpServer) -> None:
-    """429 with Retry-After: the read waits that long and tries again."""
+def test_busy_read_is_repeated_after_retry_after(http: Http, server: HttpServer) -> None:
+    """After a 429 the read waits for Retry-After and is repeated."""
     server.will(Answer(429, headers={"Retry-After": "1"}), Answer())
     started = time.monotonic()
     http.get("/list")
@@ -144,8 +144,8 @@ def test_busy_is_asked_again_after_the_time_it_said(http: Http, server: HttpServ
     assert len(server.asked) == 2
 
 
-def test_a_busy_time_beyond_the_limit_is_not_waited_for(http: Http, server: HttpServer) -> None:
-    """A server that says "in an hour" is unreachable now, and the wait is in no proportion."""
+def test_long_retry_after_is_not_waited_for(http: Http, server: HttpServer) -> None:
+    """A Retry-After beyond the total limit raises at once."""
     server.usual = Answer(429, headers={"Retry-After": "3600"})
     started = time.monotonic()
     with pytest.raises(Busy) as caught:
@@ -156,22 +156,22 @@ def test_a_busy_time_beyond_the_limit_is_not_waited_for(http: Http, server: Http
 
 
 @pytest.mark.parametrize("said", ["soon", "-5", "Wed, 21 Oct 2099 07:28:00 GMT"])
-def test_a_retry_after_that_is_no_number_is_a_second(http: Http, server: HttpServer, said: str) -> None:
-    """Whatever stands there, the read goes on with a short pause."""
+def test_invalid_retry_after_counts_as_one_second(http: Http, server: HttpServer, said: str) -> None:
+    """An invalid Retry-After gives a short pause, and the read goes on."""
     server.will(Answer(429, headers={"Retry-After": said}), Answer())
     assert http.get("/list").status_code == 200
 
 
-def test_a_redirect_on_the_same_server_is_followed(http: Http, server: HttpServer) -> None:
-    """A renamed repository answers 301; its new place is read with the same credentials."""
+def test_redirect_on_the_same_server_is_followed(http: Http, server: HttpServer) -> None:
+    """A 301 of a renamed repository is followed with the same credentials."""
     server.will(Answer(301, headers={"Location": f"{server.url}/new"}))
     server.will_say({"full_name": "org/new"})
     assert http.get("/old").json()["full_name"] == "org/new"
     assert [asked.headers.get("authorization") for asked in server.asked] == [f"token {TOKEN}"] * 2
 
 
-def test_credentials_do_not_follow_a_redirect_elsewhere(http: Http, server: HttpServer) -> None:
-    """Another server that is redirected to never sees the token."""
+def test_credentials_do_not_follow_a_redirect_to_another_server(http: Http, server: HttpServer) -> None:
+    """The other server of a redirect never gets the token."""
     with serving() as other:
         server.usual = Answer(302, headers={"Location": f"{other.url}/trap"})
         with contextlib.suppress(MusterError):
@@ -179,15 +179,15 @@ def test_credentials_do_not_follow_a_redirect_elsewhere(http: Http, server: Http
         assert [asked.headers.get("authorization") for asked in other.asked] in ([], [None])
 
 
-def test_redirects_in_a_circle_end(http: Http, server: HttpServer) -> None:
-    """They are no answer."""
+def test_redirect_loop_is_unreachable(http: Http, server: HttpServer) -> None:
+    """A redirect loop raises `Unreachable`."""
     server.usual = Answer(302, headers={"Location": f"{server.url}/again"})
     with pytest.raises(Unreachable):
         http.get("/again")
 
 
-def test_a_body_that_does_not_decompress_is_no_answer(http: Http, server: HttpServer) -> None:
-    """A broken proxy's bytes do not become a traceback."""
+def test_undecodable_body_is_unreachable(http: Http, server: HttpServer) -> None:
+    """A body that cannot be decompressed raises `Unreachable`."""
     server.usual = Answer(200, b"not gzip at all", {"Content-Encoding": "gzip"})
     with pytest.raises(Unreachable):
         http.get("/list")
@@ -196,8 +196,8 @@ def test_a_body_that_does_not_decompress_is_no_answer(http: Http, server: HttpSe
 # -- writes ------------------------------------------------------------------------------------------------
 
 
-def test_a_write_is_sent_once_and_confirmed(http: Http, server: HttpServer) -> None:
-    """One request with its body; the confirming status is returned."""
+def test_write_is_sent_once(http: Http, server: HttpServer) -> None:
+    """One request is sent with its body, and the confirming response is returned."""
     server.will_say({"number": 1}, 201)
     assert http.send("POST", "/pulls", {"title": "x"}, answers=(201,)).json() == {"number": 1}
     (asked,) = server.asked
@@ -206,18 +206,18 @@ def test_a_write_is_sent_once_and_confirmed(http: Http, server: HttpServer) -> N
 
 @pytest.mark.parametrize("lost", [*LOST, Answer(500), Answer(502), Answer(503, headers={"Retry-After": "0"})],
                          ids=["reset", "closed", "cut", "500", "502", "503"])  # fmt: skip
-def test_a_write_whose_answer_is_lost_is_unknown_and_not_repeated(
+def test_write_with_a_lost_answer_is_unknown_and_not_repeated(
     http: Http, server: HttpServer, lost: Answer | str
 ) -> None:
-    """Nobody knows whether it was carried out: it is looked up, never sent again."""
+    """A write whose answer was lost raises `Unknown` and is sent only once."""
     server.usual = lost
     with pytest.raises(Unknown, match="forge: POST /pulls"):
         http.send("POST", "/pulls", {}, answers=(201,))
     assert len(server.asked) == 1
 
 
-def test_a_write_without_an_answer_in_time_is_unknown(server: HttpServer) -> None:
-    """Silence after the request was sent is not a failure either."""
+def test_write_without_an_answer_in_time_is_unknown(server: HttpServer) -> None:
+    """A write that times out after it was sent raises `Unknown`."""
     server.usual = SILENCE
     http = client(server.url, timeout_s=0.3)
     with pytest.raises(Unknown):
@@ -226,8 +226,8 @@ def test_a_write_without_an_answer_in_time_is_unknown(server: HttpServer) -> Non
     http.close()
 
 
-def test_a_write_that_was_never_sent_is_unreachable() -> None:
-    """No connection, so certainly not carried out; that is another decision than unknown."""
+def test_unsent_write_is_unreachable() -> None:
+    """Without a connection the write was not carried out, and raises `Unreachable` instead of `Unknown`."""
     http = client(f"http://127.0.0.1:{free_ports(1)[0]}")
     with pytest.raises(Unreachable):
         http.send("POST", "/pulls", {}, answers=(201,))
@@ -235,8 +235,8 @@ def test_a_write_that_was_never_sent_is_unreachable() -> None:
     http.close()
 
 
-def test_a_write_that_was_put_off_is_sent_once_more(http: Http, server: HttpServer) -> None:
-    """429 says "not carried out, come back": the only answer that is followed by a second attempt."""
+def test_write_is_sent_again_after_429(http: Http, server: HttpServer) -> None:
+    """A 429 means that nothing was carried out; only then is a write sent a second time."""
     server.will(Answer(429, headers={"Retry-After": "1"}), Answer(201))
     started = time.monotonic()
     http.send("POST", "/pulls", {}, answers=(201,))
@@ -244,8 +244,8 @@ def test_a_write_that_was_put_off_is_sent_once_more(http: Http, server: HttpServ
     assert len(server.asked) == 2
 
 
-def test_a_write_is_put_off_once_at_most(http: Http, server: HttpServer) -> None:
-    """A second 429 is given back to the caller; an hour's wait at once."""
+def test_write_is_repeated_at_most_once(http: Http, server: HttpServer) -> None:
+    """A second 429, or a long Retry-After, raises `Busy`."""
     server.usual = Answer(429, headers={"Retry-After": "0"})
     with pytest.raises(Busy):
         http.send("POST", "/pulls", {}, answers=(201,))
@@ -256,8 +256,8 @@ def test_a_write_is_put_off_once_at_most(http: Http, server: HttpServer) -> None
     assert len(server.asked) == 3
 
 
-def test_a_site_says_how_long_a_write_may_be_put_off(server: HttpServer) -> None:
-    """A server that asks for more than that is not waited for at all."""
+def test_retry_limit_of_a_write_is_a_setting(server: HttpServer) -> None:
+    """A Retry-After beyond the site's limit raises `Busy` without waiting."""
     impatient = Http("forge", server.url, timeout_s=5, retry_after_s=1)
     server.will(Answer(429, headers={"Retry-After": "2"}), Answer(429, headers={"Retry-After": "1"}), Answer(201))
     with pytest.raises(Busy):
@@ -267,26 +267,24 @@ def test_a_site_says_how_long_a_write_may_be_put_off(server: HttpServer) -> None
     impatient.close()
 
 
-def test_a_refused_write_says_so(http: Http, server: HttpServer) -> None:
-    """403: a right is missing; nothing was written."""
+def test_refused_write(http: Http, server: HttpServer) -> None:
+    """A 403 to a write raises `Refused`."""
     server.will_say({"message": "user should have permission"}, 403)
     with pytest.raises(Refused, match="permission"):
         http.send("PATCH", "/repos/x", {}, answers=(200,))
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
-def test_a_write_never_follows_a_redirect(http: Http, server: HttpServer, status: int) -> None:
-    """A write to a renamed repository must not land somewhere else by itself."""
+def test_write_does_not_follow_a_redirect(http: Http, server: HttpServer, status: int) -> None:
+    """A redirect of a write raises `Drift`, and no second request is made."""
     server.usual = Answer(status, headers={"Location": f"{server.url}/elsewhere"})
     with pytest.raises(MusterError, match=str(status)):
         http.send("PATCH", "/repos/old", {}, answers=(200,))
     assert [asked.path for asked in server.asked] == ["/repos/old"]
 
 
-def test_a_connection_that_the_server_closed_meanwhile_is_not_used_for_a_write(
-    http: Http, server: HttpServer
-) -> None:
-    """Idle connections die quietly; a write goes over one that lives, so its answer is not lost."""
+def test_write_does_not_use_a_closed_connection(http: Http, server: HttpServer) -> None:
+    """A write after the server closed the idle connection uses a new one, so its answer is not lost."""
     server.will(Answer(then_close=True), Answer(201))
     http.get("/first")
     assert server.hung_up.wait(5)
@@ -298,8 +296,8 @@ def test_a_connection_that_the_server_closed_meanwhile_is_not_used_for_a_write(
 
 
 @pytest.mark.parametrize("hours", [-3, 0, 3])
-def test_the_servers_clock_is_compared_with_ours(http: Http, server: HttpServer, hours: int) -> None:
-    """From the Date header of the latest answer, in whole seconds."""
+def test_clock_offset_is_read_from_the_date_header(http: Http, server: HttpServer, hours: int) -> None:
+    """The offset comes from the Date headers, in whole seconds."""
     theirs = datetime.now(UTC) + timedelta(hours=hours)
     server.will(Answer(headers={"Date": format_datetime(theirs, usegmt=True)}))
     http.get("/version")
@@ -307,15 +305,15 @@ def test_the_servers_clock_is_compared_with_ours(http: Http, server: HttpServer,
 
 
 @pytest.mark.parametrize("said", ["yesterday", "", "Tue, 02 Jun 2026 00:13:00"])
-def test_a_date_that_is_none_changes_nothing(http: Http, server: HttpServer, said: str) -> None:
-    """A server may write what it likes there; a time without a zone is not guessed at."""
+def test_invalid_date_header_is_ignored(http: Http, server: HttpServer, said: str) -> None:
+    """An invalid Date header, or one without a zone, is ignored."""
     server.will(Answer(headers={"Date": said}))
     assert http.get("/version").status_code == 200
     assert http.skew_s == 0
 
 
 def test_connections_are_pooled_and_bounded(http: Http, server: HttpServer) -> None:
-    """A hundred reads from forty threads use at most 16 connections, and all of those at once."""
+    """A hundred reads from forty threads use exactly 16 connections."""
     everyone = Barrier(POOL_SIZE)
 
     def hold() -> None:
@@ -334,8 +332,10 @@ def test_connections_are_pooled_and_bounded(http: Http, server: HttpServer) -> N
     assert http.requests == 96
 
 
-def test_the_shells_proxy_is_not_used(server: HttpServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which way requests go is the site file's business, not the environment's."""
+def test_proxy_variables_of_the_environment_are_ignored(
+    server: HttpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the site file sets a proxy; proxy variables of the environment are ignored."""
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{free_ports(1)[0]}")
     http = client(server.url)
@@ -343,8 +343,8 @@ def test_the_shells_proxy_is_not_used(server: HttpServer, monkeypatch: pytest.Mo
     http.close()
 
 
-def test_a_certificate_that_nobody_vouches_for_is_unreachable(tmp_path: Path) -> None:
-    """A server with its own authority is trusted only when the site names that authority."""
+def test_untrusted_certificate_is_unreachable(tmp_path: Path) -> None:
+    """A server with a private authority is trusted only if the site names that authority."""
     files = ensure(tmp_path)
     with serving(files.server_context()) as server:
         trusting, doubting = client(server.url, ca=files.ca), client(server.url)
@@ -355,8 +355,8 @@ def test_a_certificate_that_nobody_vouches_for_is_unreachable(tmp_path: Path) ->
         doubting.close()
 
 
-def test_every_exception_of_the_library_becomes_one_of_ours() -> None:
-    """Whatever httpx can raise about a request is one of this project's errors at the border."""
+def test_every_httpx_exception_is_mapped() -> None:
+    """Every exception that httpx raises for a request becomes an error of this project."""
 
     def every(kind: type[Exception]) -> Iterator[type[Exception]]:
         yield kind

@@ -1,6 +1,6 @@
-"""The ways through a proxy: forge, Drone and upstream over HTTP, git, and the host over ssh, by real little proxies.
+"""HTTP requests, git and ssh through a real HTTP or SOCKS5 proxy, with and without a login.
 
-Each is an HTTP proxy or a SOCKS5 one; one that wants a login gets it from a secret, which shows up nowhere else.
+The login comes from a secret and must appear nowhere else.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fixtures.errors import MusterError, Refused, Unreachable
 from fixtures.rehearsal.host.sshd import OpenSsh, find_sshd
 from fixtures.rehearsal.tls import ensure
 from fixtures.rehearsal.world import free_ports
-from tests_meta.clients import proxy_server as little_proxy
+from tests_meta.clients import proxy_server
 from tests_meta.clients.http_server import serving
 from tests_meta.clients.proxy_server import proxying
 from tests_meta.clients.ssh_server import RunningSshServer
@@ -61,8 +61,8 @@ def dead(kind: str) -> str:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("wanted", ["", LOGIN], ids=["open", "with login"])
-def test_requests_go_through_the_proxy_which_resolves_the_name(kind: str, wanted: str, tmp_path: Path) -> None:
-    """A name that only the proxy knows, over TLS with an authority of one's own."""
+def test_requests_use_the_proxy_which_resolves_the_name(kind: str, wanted: str, tmp_path: Path) -> None:
+    """A name that only the proxy knows is reached by TLS with a private authority."""
     files = ensure(tmp_path)
     names = {"localhost": "127.0.0.1"}
     with serving(files.server_context()) as server, proxying(kind, login=wanted, names=names) as proxy:
@@ -79,8 +79,8 @@ def test_requests_go_through_the_proxy_which_resolves_the_name(kind: str, wanted
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("given", [None, "muster:wrong"])
-def test_a_login_that_the_proxy_refuses_is_one_sentence(kind: str, given: str | None, tmp_path: Path) -> None:
-    """Without its login, or with a wrong one."""
+def test_rejected_proxy_login_is_reported(kind: str, given: str | None, tmp_path: Path) -> None:
+    """A missing or wrong proxy login raises one clear error."""
     files = ensure(tmp_path)
     with serving(files.server_context()) as server, proxying(kind, login=LOGIN) as proxy:
         http = Http("drone", server.url, timeout_s=3, ca=files.ca, proxy=proxy.url,
@@ -95,9 +95,9 @@ def test_a_login_that_the_proxy_refuses_is_one_sentence(kind: str, given: str | 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_answer_may_take_longer_than_reaching_the_server(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The little proxy's limit is for the connection; a server that thinks for longer is still heard."""
-    monkeypatch.setattr(little_proxy, "REACH_S", 0.2)
+def test_slow_answer_through_a_proxy_is_received(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxy's limit is for the connection only; a slow server is still answered."""
+    monkeypatch.setattr(proxy_server, "REACH_S", 0.2)
     with serving() as server, proxying(kind) as proxy:
         server.hold = lambda: threading.Event().wait(0.6)
         http = Http("forge", server.url, timeout_s=5, proxy=proxy.url)
@@ -107,8 +107,8 @@ def test_an_answer_may_take_longer_than_reaching_the_server(kind: str, monkeypat
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_proxy_that_is_down_is_named(kind: str) -> None:
-    """Unreachable, also for a write, because nothing was sent."""
+def test_unreachable_proxy_is_named(kind: str) -> None:
+    """An unreachable proxy raises `Unreachable`, also for a write, because nothing was sent."""
     with serving() as server:
         http = Http("forge", server.url, timeout_s=3, proxy=dead(kind))
         with pytest.raises(Unreachable, match=f"through the proxy {kind}://") as caught:
@@ -136,7 +136,7 @@ def remote(forge: ForgeUnderTest, full_name: str, proxy: str, secret: Secret | N
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("wanted", ["", LOGIN], ids=["open", "with login"])
-def test_git_goes_through_the_proxy(
+def test_git_uses_the_proxy(
     forge: ForgeUnderTest,
     tmp_path: Path,
     workspace: Workspace,
@@ -166,8 +166,8 @@ def test_git_goes_through_the_proxy(
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("exact", ["muster:p%40ss%", "mu%41ster:100%25", "mu@ster:a%2", "a b:c#d?e&f%3a"])
-def test_the_proxy_gets_the_login_letter_by_letter(workspace: Workspace, kind: str, exact: str) -> None:
-    """Whatever is in it, also what looks like the encoding of a URL; the same from requests, git and ssh's way."""
+def test_proxy_gets_the_login_unchanged(workspace: Workspace, kind: str, exact: str) -> None:
+    """Requests, git and ssh send the proxy login unchanged, even if it looks percent-encoded."""
     with serving() as server, proxying(kind, login=exact) as proxy:
         http = Http("forge", server.url, timeout_s=5, proxy=proxy.url, proxy_login=login(exact))
         assert http.get("/version").status_code == 200
@@ -179,8 +179,8 @@ def test_the_proxy_gets_the_login_letter_by_letter(workspace: Workspace, kind: s
         assert any("/a/b.git/info/refs" in asked.path for asked in server.asked), "the proxy did not let git in"
 
 
-def test_how_git_treats_a_login_is_tried_and_not_guessed(tmp_path: Path) -> None:
-    """Before libcurl 8.8.0 what looks encoded is decoded; which it is shows in what git sends to a proxy."""
+def test_gits_treatment_of_a_login_is_tested(tmp_path: Path) -> None:
+    """Whether git decodes a percent escape in a login (libcurl before 8.8.0) is found out by a trial."""
     with proxying("http", login="a%41:x") as proxy:
         url = f"http://a%2541:x@{proxy.url.removeprefix('http://')}"
         environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "GIT_HTTP_PROXY_AUTHMETHOD": "basic"}
@@ -191,8 +191,8 @@ def test_how_git_treats_a_login_is_tried_and_not_guessed(tmp_path: Path) -> None
         assert git_proxy.decodes_percent(os.environ["PATH"], tmp_path) is bool(proxy.refused)
 
 
-def test_a_git_that_speaks_no_http_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What cannot be found out is one sentence, and nothing is sent on a guess."""
+def test_git_without_http_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the trial fails, one clear error is raised and no login is sent."""
     (tmp_path / "git").write_text("#!/bin/sh\nexit 128\n")
     (tmp_path / "git").chmod(0o755)
     monkeypatch.setattr(git_proxy, "TRIAL_LIMIT_S", 0.3)
@@ -201,8 +201,8 @@ def test_a_git_that_speaks_no_http_is_named(tmp_path: Path, monkeypatch: pytest.
     assert_one_sentence(caught.value)
 
 
-def test_a_login_that_socks_cannot_write_is_one_sentence() -> None:
-    """SOCKS knows no letters beyond ASCII; said before anything is sent."""
+def test_non_ascii_socks_login_is_rejected() -> None:
+    """A SOCKS login with non-ASCII characters is rejected before anything is sent."""
     with proxying("socks5h", login="m:x") as proxy:
         with pytest.raises(Refused, match="ASCII") as caught:
             connect_through(proxy.url, endpoint_of(dead("http")), 5, login=login("mü:x"))
@@ -227,10 +227,8 @@ def spy_on_git(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("case", ["down", "refused"])
-def test_git_behind_a_proxy_that_fails_is_one_sentence(
-    forge: ForgeUnderTest, workspace: Workspace, kind: str, case: str
-) -> None:
-    """A fetch is unreachable or refused; nothing of the login is repeated."""
+def test_git_behind_a_failing_proxy(forge: ForgeUnderTest, workspace: Workspace, kind: str, case: str) -> None:
+    """A fetch raises `Unreachable` or `Refused`; the message has no part of the login."""
     source = forge.new_repo({"a": "b"})
     with proxying(kind, login=LOGIN) as proxy:
         where = dead(kind) if case == "down" else proxy.url
@@ -255,8 +253,8 @@ def far(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("wanted", ["", LOGIN], ids=["open", "with login"])
-def test_the_host_is_reached_through_the_proxy(far: RunningSshServer, kind: str, wanted: str) -> None:
-    """By a name that only the proxy resolves; the host key is looked up by that name."""
+def test_host_is_reached_through_the_proxy(far: RunningSshServer, kind: str, wanted: str) -> None:
+    """The proxy resolves the name; the host key is looked up by that name."""
     known = far.folder / f"known-{kind}-{bool(wanted)}"
     known.write_text(far.known_hosts.read_text().replace("[127.0.0.1]", "[cc-ci.internal]"))
     with proxying(kind, login=wanted, names={"cc-ci.internal": "127.0.0.1"}) as proxy:
@@ -269,8 +267,8 @@ def test_the_host_is_reached_through_the_proxy(far: RunningSshServer, kind: str,
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("case", ["down", "refused", "no such host"])
-def test_a_host_behind_a_proxy_that_fails_is_one_sentence(far: RunningSshServer, kind: str, case: str) -> None:
-    """Which of the two it is stands in the message: the proxy, or what is behind it."""
+def test_host_behind_a_failing_proxy(far: RunningSshServer, kind: str, case: str) -> None:
+    """The error says whether the proxy or the host behind it failed."""
     with proxying(kind, login=LOGIN if case == "refused" else "") as proxy:
         where = dead(kind) if case == "down" else proxy.url
         port = free_ports(1)[0] if case == "no such host" else far.port
@@ -302,8 +300,8 @@ def ssh_config(far: RunningSshServer, *lines: str) -> Path:
 
 
 @pytest.mark.parametrize("jump", ["gate", "{user}@127.0.0.1:{port}"])
-def test_a_jump_host_of_the_ssh_configuration_is_used(far: RunningSshServer, jump: str) -> None:
-    """ProxyJump, by alias or as user@host:port; the jump's own key and known_hosts are those of the configuration."""
+def test_jump_host_of_the_ssh_configuration_is_used(far: RunningSshServer, jump: str) -> None:
+    """ProxyJump works by alias and as user@host:port, with the jump host's own key and known_hosts."""
     if not isinstance(far.server, OpenSsh):
         pytest.skip("only OpenSSH's server passes connections on")
     if shutil.which("ssh") is None:
@@ -322,10 +320,10 @@ def test_a_jump_host_of_the_ssh_configuration_is_used(far: RunningSshServer, jum
     host.close()
 
 
-def test_the_agents_key_is_used_where_none_is_named(
+def test_agents_key_is_used_by_default(
     far: RunningSshServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A key with a passphrase is unlocked once, by the operator, in the agent."""
+    """Without identity_file the agent's key is used, so that its passphrase is never needed."""
     if shutil.which("ssh-agent") is None:
         pytest.skip("ssh-agent is not installed here")
     socket = tmp_path / "agent"
@@ -347,8 +345,8 @@ def test_the_agents_key_is_used_where_none_is_named(
         agent.wait()
 
 
-def test_what_ssh_config_leads_to_is_told_without_going_there(far: RunningSshServer) -> None:
-    """Name, port, user, keys and the kinds of keys that known_hosts has for it."""
+def test_route_is_read_without_connecting(far: RunningSshServer) -> None:
+    """`route` has the name, port, user, keys and pinned key types, and contacts nothing."""
     route = HostReader(
         HostAddress(address="cc-ci", known_hosts=far.known_hosts, ssh_config=ssh_config(far))
     ).route()
