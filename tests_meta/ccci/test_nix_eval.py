@@ -15,8 +15,8 @@ from fixtures.ccci.nix_edit import append_entries, find_assignment
 from fixtures.ccci.nix_eval import evaluate
 from fixtures.ccci.poll_set import PollSet
 from fixtures.errors import Drift
+from tests_meta.ccci.nix_modules import FORMS, NIX, VARIABLE, WITHOUT_NIX, entries_of, judge, module
 from tests_meta.ccci.test_poll_set import EXISTING, NEW, WANTED, poll_sets
-from tests_meta.shipped.nix_modules import FORMS, NIX, VARIABLE, WITHOUT_NIX, entries_of, judge, module
 
 needs_nix = pytest.mark.skipif(NIX is None, reason=WITHOUT_NIX)
 BRIDGE = (

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fixtures.ccci.nix_edit import append_entries, find_assignment, find_candidates
 from fixtures.ccci.poll_set import PollSet, Unsupported
 from fixtures.errors import Drift
-from tests_meta.shipped.nix_modules import FORMS, HEAD, TAIL, VARIABLE, module
+from tests_meta.ccci.nix_modules import FORMS, HEAD, TAIL, VARIABLE, module
 
 EXISTING = ("recipe-maintainers/cc-ci", "recipe-maintainers/n8n", "recipe-maintainers/uptime-kuma")
 NEW = ("recipe-maintainers/ghost", "recipe-maintainers/mumble")

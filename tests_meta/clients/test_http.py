@@ -1,4 +1,4 @@
-"""The HTTP client against a real server: which requests are repeated, which are sent once, and what each status means."""
+"""The HTTP client against a real server: repeated reads, writes sent once, and the meaning of each status."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A hostile upstream: whatever is in the repository, mirroring it runs nothing here and writes nothing elsewhere.
+"""Mirroring a hostile upstream repository executes nothing here and writes nothing outside of its folder.
 
-The repository is made with git's plumbing and served by a real forge. Each trap is shown to be one: the control
-opens it as a careless person would, and it goes off.
+The repository is made with git's plumbing commands and served by a real forge. For each trap a positive control shows
+that a careless use of the repository triggers it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ ODD_REFS = (
 
 
 def git(folder: Path, *arguments: str, given: str | None = None, control: bool = False) -> str:
-    """Run git; with `control` as a careless person would, who allowed every protocol."""
+    """Run git; `control` allows every protocol, as a careless person would."""
     words = ["-c", "protocol.allow=always", "-c", "protocol.ext.allow=always"] if control else []
     done = subprocess.run(
         ["git", *words, "-C", str(folder), *arguments],
@@ -57,7 +57,7 @@ def git(folder: Path, *arguments: str, given: str | None = None, control: bool =
 
 
 class Trap:
-    """A hostile repository in `folder`; `mark` is what it makes when a trap goes off."""
+    """A hostile repository in `folder`; a triggered trap creates the file `mark`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.mark, self.outside = folder / "hostile", folder / "mark", folder / "outside"
@@ -89,7 +89,7 @@ class Trap:
         return git(self.folder, "hash-object", "-w", "--stdin", given=text)
 
     def _tree(self, entries: list[tuple[str, str, str]]) -> str:
-        """A tree with folders one deep, which plumbing writes without a look at its names."""
+        """A tree with one level of folders; git's plumbing does not check its names."""
         index = self.folder / "index-for-trap"
         index.unlink(missing_ok=True)
         lines = "".join(f"{mode} {sha}\t{name}\n" for mode, sha, name in entries)
@@ -118,7 +118,7 @@ def remote(repository: Repository) -> Remote:
 
 
 def files_outside(folder: Path, but: Path) -> dict[str, float]:
-    """Every file below `folder` that is not below `but`, with when it was changed."""
+    """Every file below `folder` but not below `but`, with its modification time."""
     return {
         str(path): path.lstat().st_mtime
         for path in folder.rglob("*")
@@ -126,15 +126,15 @@ def files_outside(folder: Path, but: Path) -> dict[str, float]:
     }
 
 
-def test_mirroring_a_hostile_repository_runs_nothing_and_writes_nothing_elsewhere(
+def test_mirroring_executes_nothing_and_writes_nothing_elsewhere(
     forge: ForgeUnderTest, tmp_path: Path, trap: Trap, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Symlinks, filters, hooks, submodules and odd refs travel as bytes; main and every tag arrive as they are."""
+    """Symlinks, filters, hooks, submodules and unusual refs have no effect; main and every tag are copied unchanged."""
     source, target = forge.new_repo(), forge.new_repo()
     trap.publish(source)
     home = tmp_path / "home"
     home.mkdir()
-    # What a filter of the repository's would start, if anything looked at it.
+    # The command that a filter of the repository would start.
     (home / ".gitconfig").write_text(
         f'[filter "evil"]\n\tsmudge = touch {trap.mark}\n\tclean = touch {trap.mark}\n\trequired = true\n'
         f'[diff "evil"]\n\ttextconv = touch {trap.mark}\n'
@@ -165,8 +165,10 @@ def test_mirroring_a_hostile_repository_runs_nothing_and_writes_nothing_elsewher
 
 
 @pytest.mark.parametrize("careless", ["checkout", "submodule"])
-def test_the_traps_are_real(tmp_path: Path, trap: Trap, careless: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The control: a clone with a work tree, by somebody who configured the filter or allowed the protocol."""
+def test_traps_work_on_a_careless_clone(
+    tmp_path: Path, trap: Trap, careless: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Positive control: a clone with a work tree and a filter, or with all protocols, triggers the traps."""
     home = tmp_path / "home"
     home.mkdir()
     (home / ".gitconfig").write_text(f'[filter "evil"]\n\tsmudge = touch {trap.mark}; cat\n')
@@ -181,8 +183,8 @@ def test_the_traps_are_real(tmp_path: Path, trap: Trap, careless: str, monkeypat
         assert trap.mark.exists()
 
 
-def test_an_odd_submodule_is_never_asked_for(forge: ForgeUnderTest, tmp_path: Path, trap: Trap) -> None:
-    """Its URL is a command: the fetch neither runs it nor follows it, even where git is told to recurse."""
+def test_submodule_url_is_never_used(forge: ForgeUnderTest, tmp_path: Path, trap: Trap) -> None:
+    """A submodule whose URL is a command is neither run nor fetched, even with recursion configured."""
     source = forge.new_repo()
     trap.publish(source)
     workspace = Workspace(tmp_path / "git", limit_s=LIMIT_S)
@@ -193,11 +195,11 @@ def test_an_odd_submodule_is_never_asked_for(forge: ForgeUnderTest, tmp_path: Pa
     assert not trap.mark.exists()
 
 
-# -- too much ------------------------------------------------------------------------------------------------
+# -- size limits ------------------------------------------------------------------------------------------------
 
 
-def test_a_huge_repository_is_refused_in_one_sentence(forge: ForgeUnderTest, tmp_path: Path) -> None:
-    """At the limit, not when the disk is full; what came in is no ref. The same repository fits a larger limit."""
+def test_repository_above_the_size_limit_is_refused(forge: ForgeUnderTest, tmp_path: Path) -> None:
+    """A fetch stops at the size limit and stores no ref; the same repository fits a larger limit."""
     source = forge.new_repo()
     clone = forge.clone(source, tmp_path / "clone")
     (clone.path / "huge").write_bytes(os.urandom(5 * 2**20))
@@ -214,10 +216,8 @@ def test_a_huge_repository_is_refused_in_one_sentence(forge: ForgeUnderTest, tmp
     assert wide.is_ancestor("ghost", head, head)
 
 
-def test_a_file_that_grows_when_it_is_unpacked_is_not_held_in_memory(
-    forge: ForgeUnderTest, tmp_path: Path
-) -> None:
-    """200 MB of zeros are 200 KB on the wire: they are hashed as they come, within 128 MB of memory."""
+def test_highly_compressed_file_is_not_held_in_memory(forge: ForgeUnderTest, tmp_path: Path) -> None:
+    """200 MB of zeros, 200 KB compressed, are hashed while they arrive, with less than 128 MB of memory."""
     source = forge.new_repo()
     clone = forge.clone(source, tmp_path / "clone")
     with (clone.path / "zeros").open("wb") as stream:
@@ -266,7 +266,7 @@ def _speaks_to(target: Repository) -> bool:
 
 @contextmanager
 def hanging_push(forge: ForgeUnderTest, workspace: Workspace, target: Repository, head: str) -> Iterator[None]:
-    """A push that waits for its server while the block runs."""
+    """Inside the block, a push waits for its server."""
     with breaking(forge, "hang", "git-receive-pack"):
         outcome: list[BaseException] = []
 
@@ -278,17 +278,15 @@ def hanging_push(forge: ForgeUnderTest, workspace: Workspace, target: Repository
 
         thread = threading.Thread(target=push)
         thread.start()
-        # This push's own, by the name of its target: other tests on this machine push too.
+        # Find this push by the name of its target, because other tests push at the same time.
         until(lambda: _speaks_to(target), what="git speaking http")
         yield
         thread.join()
         assert outcome, "the push did not hang"
 
 
-def test_the_token_is_in_no_command_line_while_git_speaks(
-    forge: ForgeUnderTest, tmp_path: Path, trap: Trap
-) -> None:
-    """Of no process of this machine; nor in any file of the mirror's folder. The same search finds the URL."""
+def test_token_is_in_no_command_line_during_a_push(forge: ForgeUnderTest, tmp_path: Path, trap: Trap) -> None:
+    """No process of this machine and no file of the folder has the token; the same search finds the URL."""
     if not isinstance(forge.server, EmbeddedForge):
         pytest.skip("only the embedded forge misbehaves on demand")
     source, target = forge.new_repo(), forge.new_repo()
@@ -305,8 +303,8 @@ def test_the_token_is_in_no_command_line_while_git_speaks(
     assert [path for path in kept if token in path.read_bytes()] == []
 
 
-def test_a_server_that_repeats_the_token_does_not_get_it_into_a_message(tmp_path: Path) -> None:
-    """Plain, or as the header that it came in."""
+def test_echoed_token_is_not_in_the_message(tmp_path: Path) -> None:
+    """A token that the server echoes, plain or as a header, is removed from the message."""
     token = "0123456789abcdef0123456789abcdef01234567"
     header = base64.b64encode(f"bot:{token}".encode())
     with serving() as server:

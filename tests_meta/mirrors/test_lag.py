@@ -1,4 +1,4 @@
-"""A mirror behind upstream: a notice within the site's grace, drift after it, and since when in words."""
+"""The lag of a mirror: a notice within the grace period, drift after it, and since when it is behind."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 def look(world: World, reports: Path, grace_h: int = 24) -> tuple[Run, dict[str, Outcome]]:
-    """A health check's look at the mirrors, up to what phase 1 says of each."""
+    """Phase 1 of a health check: the outcome of each mirror."""
     run, _ = Nights(world.settings, reports).look(ROSTER, keep_open=True, mirror_grace_h=grace_h)
     mirrors.measure_lags(run.context, run.surveys)
     outcomes = {
@@ -81,8 +81,8 @@ def look(world: World, reports: Path, grace_h: int = 24) -> tuple[Run, dict[str,
     return run, outcomes
 
 
-def test_behind_for_less_than_the_grace_is_a_notice_and_for_longer_is_drift(world: World, tmp_path: Path) -> None:
-    """Counted from the oldest missing commit: 5 hours are within a day, 30 are not."""
+def test_lag_is_a_notice_within_the_grace_period_and_drift_after_it(world: World, tmp_path: Path) -> None:
+    """The lag counts from the oldest missing commit; with a day of grace, 5 hours are a notice and 30 are drift."""
     run, outcomes = look(world, tmp_path)
     assert {name: outcome.state for name, outcome in outcomes.items()} == {
         "level": "unchanged",
@@ -104,8 +104,8 @@ def test_behind_for_less_than_the_grace_is_a_notice_and_for_longer_is_drift(worl
     assert run.record.planned == []
 
 
-def test_drift_says_which_recipe_since_when_how_much_and_what_to_run(world: World, tmp_path: Path) -> None:
-    """In words that need no looking up."""
+def test_drift_message_has_recipe_time_count_and_command(world: World, tmp_path: Path) -> None:
+    """The message of a drift has the recipe, since when, how many commits, and the command to run."""
     _, outcomes = look(world, tmp_path)
     said = str(outcomes["late"].error)
     since = MIDNIGHT - timedelta(hours=30)
@@ -115,18 +115,16 @@ def test_drift_says_which_recipe_since_when_how_much_and_what_to_run(world: Worl
     assert "1 tag behind" in outcomes["tagged"].message
 
 
-def test_a_mirror_with_commits_of_its_own_is_apart_at_once(world: World, tmp_path: Path) -> None:
-    """No grace: somebody's commits stand there, and an apply would not move it either."""
+def test_mirror_with_own_commits_is_diverged_without_grace(world: World, tmp_path: Path) -> None:
+    """A mirror with commits of its own has no grace period, because an apply would not move it."""
     run, outcomes = look(world, tmp_path, grace_h=8760)
     assert findings(run)["mirror-apart"] == "action"
     assert "--force-sync apart" in str(outcomes["apart"].error)
     assert outcomes["late"].state == "unchanged"
 
 
-def test_a_commit_that_was_made_long_before_it_was_pushed_counts_from_when_the_mirror_was_level(
-    world: World, tmp_path: Path
-) -> None:
-    """A record saw the mirror where upstream was; it cannot have been behind before that."""
+def test_lag_does_not_start_before_the_last_run_that_saw_the_mirror_level(world: World, tmp_path: Path) -> None:
+    """A commit made long before its push counts from the last run that found the mirror level with upstream."""
     _, before = look(world, tmp_path)
     assert before["moved"].state == "failed"
     run, _ = Nights(world.settings, tmp_path).look(ROSTER, at=NIGHT + timedelta(hours=1), keep_open=True)
@@ -139,8 +137,8 @@ def test_a_commit_that_was_made_long_before_it_was_pushed_counts_from_when_the_m
     assert run.surveys.lags["moved"].since > MIDNIGHT
 
 
-def test_releases_that_the_mirror_does_not_know_are_reported(world: World, tmp_path: Path) -> None:
-    """Versions are compared by number: 10.0.0 is newer than 9.0.0, and a commit without a tag is no release."""
+def test_missing_releases_are_reported(world: World, tmp_path: Path) -> None:
+    """Releases are ordered by version number (10.0.0 after 9.0.0), and a commit without a tag is no release."""
     run, _ = look(world, tmp_path)
     told = {f.id: f.what for f in run.record.findings if f.id.startswith("upstream-release-")}
     assert set(told) == {"upstream-release-late", "upstream-release-apart", "upstream-release-tagged"}
@@ -149,19 +147,15 @@ def test_releases_that_the_mirror_does_not_know_are_reported(world: World, tmp_p
     assert lag.latest_release(["latest", "main"]) is None
 
 
-def test_it_costs_one_request_for_each_mirror_that_is_not_level_and_none_for_the_others(
-    world: World, tmp_path: Path
-) -> None:
-    """And they are counted apart, as what a night without news does not make."""
+def test_lag_costs_one_request_per_mirror_that_is_behind(world: World, tmp_path: Path) -> None:
+    """A mirror that is level costs none; the extra requests are counted as news."""
     run, _ = look(world, tmp_path)
     assert run.context.for_news["upstream"] == 5
     assert run.context.request_counts()["upstream"] == len(NAMES)
 
 
-def test_upstream_that_does_not_tell_its_history_leaves_nobody_to_vouch_for_the_grace(
-    world: World, tmp_path: Path
-) -> None:
-    """Then it is drift, and the words say that since when is not known."""
+def test_lag_without_upstreams_history_is_drift(world: World, tmp_path: Path) -> None:
+    """Without upstream's history the lag is drift at once, and its message says that the start is unknown."""
     rules = world.settings.root / "forge-faults.json"
     rules.write_text('[{"listener": "upstream", "path": "^/api/", "action": "status:404"}]')
     try:
@@ -172,8 +166,8 @@ def test_upstream_that_does_not_tell_its_history_leaves_nobody_to_vouch_for_the_
     assert "since when is not known" in str(outcomes["fresh"].error)
 
 
-def test_a_history_that_is_not_a_list_of_commits_is_no_answer(world: World, tmp_path: Path) -> None:
-    """A forge of another kind answers 200 with something else."""
+def test_malformed_history_is_unreachable(world: World, tmp_path: Path) -> None:
+    """A 200 with something other than a list of commits raises `Unreachable`."""
     run, _ = Nights(world.settings, tmp_path).look({}, keep_open=True)
     with pytest.raises(Unreachable):
         commits_since(run.context.world.upstream, "coop-cloud/nowhere", head="main", known="x")

@@ -1,7 +1,7 @@
-"""What a mirror's undo looks at before it takes anything away, and what of a mirror is told and never touched.
+"""The checks that the undo of a mirror makes before it deletes anything, and findings about mirrors.
 
-The world is the night's, running. Each mirror is made by phase 1's own work, spoilt by somebody else through the
-forge's API, and then asked to go.
+The world is that of 2026-06-02. Phase 1's own code creates each mirror, another person changes it through the
+forge's API, and then the undo runs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Person = Callable[..., httpx.Response]
 
 @pytest.fixture(scope="module")
 def run(world_pool: WorldPool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """A run that may write, about to begin its phase 1."""
+    """A run that may write, before its phase 1."""
     folder = tmp_path_factory.mktemp("run")
     prepare_initial_world(world_pool)
     with world_pool.live(NIGHT):
@@ -44,7 +44,7 @@ def run(world_pool: WorldPool, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture
 def person(run: Run, world_pool: WorldPool) -> Iterator[Person]:
-    """Somebody else with write access, who calls the forge's API below the new mirror."""
+    """Another person with write access, who uses the forge's API for the new mirror."""
     token = (world_pool.world / "secrets/forge-token").read_text().strip()
     base = f"{run.context.site.forge.url}/api/v1/repos/{run.context.site.forge.org}/{MISSING}"
     with httpx.Client(headers={"Authorization": f"token {token}"}, trust_env=False, timeout=20) as client:
@@ -58,7 +58,7 @@ def person(run: Run, world_pool: WorldPool) -> Iterator[Person]:
 
 @pytest.fixture
 def created(run: Run, person: Person) -> list[Change]:
-    """The changes by which this run has just made the missing mirror, the newest first."""
+    """The changes by which this run created the missing mirror, newest first."""
     known = {change.id for change in run.record.journal.changes()}
     make(run)
     return [change for change in reversed(run.record.journal.changes()) if change.id not in known]
@@ -74,8 +74,8 @@ def creation(changes: list[Change]) -> Change:
     return next(change for change in changes if change.kind == ChangeKind.CREATE_MIRROR)
 
 
-def test_a_mirror_that_nobody_touched_goes_again(run: Run, created: list[Change], world_pool: WorldPool) -> None:
-    """Positive control of all that follows: it is deleted, and a second undo finds nothing to do."""
+def test_unchanged_new_mirror_is_deleted(run: Run, created: list[Change], world_pool: WorldPool) -> None:
+    """Positive control for the tests below: an unchanged new mirror is deleted, and a second undo does nothing."""
     world_view = WorldView(world_pool.settings)
     assert world_view.refs(MISSING) == world_view.refs(MISSING, upstream=True)
     assert run.context.writer is not None
@@ -84,8 +84,8 @@ def test_a_mirror_that_nobody_touched_goes_again(run: Run, created: list[Change]
     assert delete_mirror(run.context.writer, run, creation(created)) == "not-needed"
 
 
-def test_a_creation_whose_answer_was_lost_is_looked_up(run: Run, person: Person, world_pool: WorldPool) -> None:
-    """It is there, with this run's mark, and is filled; one that never arrived is not made a second time."""
+def test_creation_with_a_lost_answer_is_looked_up(run: Run, person: Person, world_pool: WorldPool) -> None:
+    """After a lost answer, a repository with this run's mark is adopted and filled; otherwise it is created once."""
     world_view = WorldView(world_pool.settings)
     creation_of_one = {"method": "POST", "path": "^/api/v1/orgs/[^/]+/repos$", "times": 1}
     with world_pool.breaking(creation_of_one | {"action": "reset"}), pytest.raises(Unknown):
@@ -126,14 +126,14 @@ def _an_issue(person: Person, _: WorldView) -> None:
 
 
 @pytest.mark.parametrize("spoil", [_a_branch, _a_commit, _a_tag, _a_moved_tag, _an_issue])
-def test_a_mirror_that_somebody_used_stays(
+def test_used_mirror_is_not_deleted(
     run: Run,
     created: list[Change],
     person: Person,
     world_pool: WorldPool,
     spoil: Callable[[Person, WorldView], None],
 ) -> None:
-    """A branch, a commit, a tag, a moved tag or an issue of somebody's: refused, and all of it is still there."""
+    """With another person's branch, commit, tag, moved tag or issue the undo refuses, and everything stays."""
     world_view = WorldView(world_pool.settings)
     spoil(person, world_view)
     before = world_view.refs(MISSING)
@@ -143,10 +143,8 @@ def test_a_mirror_that_somebody_used_stays(
     assert world_view.refs(MISSING) == before != {}
 
 
-def test_a_repository_of_somebody_elses_making_is_not_ours_to_delete(
-    run: Run, created: list[Change], person: Person
-) -> None:
-    """Deleted and made anew under the same name: it does not carry this run's mark."""
+def test_repository_without_the_runs_mark_is_not_deleted(run: Run, created: list[Change], person: Person) -> None:
+    """A repository that was deleted and created again by somebody else lacks this run's mark, and stays."""
     assert person("DELETE").status_code == 204
     assert run.context.writer is not None
     run.context.writer.forge.create_repository(
@@ -156,8 +154,8 @@ def test_a_repository_of_somebody_elses_making_is_not_ours_to_delete(
     assert person("GET").status_code == 200
 
 
-def test_a_tag_that_moved_upstream_is_told_and_not_moved(run: Run) -> None:
-    """Same name, other commit: a finding names it; a tag that only one side has is none."""
+def test_tag_moved_upstream_is_a_finding_and_not_moved(run: Run) -> None:
+    """A tag with different commits on both sides is a finding; a tag on one side only is not."""
     ours = Refs("main", tags={"1.0": "a" * 40, "2.0": "b" * 40, "only-ours": "c" * 40})
     theirs = Refs("main", tags={"1.0": "a" * 40, "2.0": "d" * 40, "only-theirs": "e" * 40})
     assert ours.moved_tags(theirs) == ("2.0",)

@@ -1,6 +1,6 @@
-"""What was renamed or moved is told by its new name, on reads, on writes and by git; nothing is written under it.
+"""Renamed repositories are reported by their new name for reads, writes and git, and nothing is written to them.
 
-Also a forge behind a path prefix, and one with a certificate of its own: requests and git go the same way.
+Also: a forge behind a path prefix, and a forge with a private certificate authority, for requests and git.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def http_to(forge: ForgeUnderTest, url: str = "", ca: Path | None = None) -> Htt
 
 
 def renamed(forge: ForgeUnderTest) -> tuple[Repository, str]:
-    """A repository with a commit, under a new name; returns it as it was called and the new full name."""
+    """A renamed repository with a commit; returns it under its old name, and its new full name."""
     before = forge.new_repo({"a": "b"})
     new = before.name + "-new"
     answer = forge.api().patch(before.api, json={"name": new})
@@ -51,8 +51,8 @@ def remote(forge: ForgeUnderTest, full_name: str, url: str = "", ca: Path | None
 # -- renamed -------------------------------------------------------------------------------------------------
 
 
-def test_a_read_of_a_renamed_repository_says_its_new_name(forge: ForgeUnderTest) -> None:
-    """By the API and by git's list of refs: a decision for a person, never read as if nothing had happened."""
+def test_read_of_a_renamed_repository_reports_its_new_name(forge: ForgeUnderTest) -> None:
+    """The API and git's ref advertisement raise `Drift` with the new name."""
     before, new = renamed(forge)
     old = f"{before.owner}/{before.name}"
     http = http_to(forge)
@@ -68,8 +68,8 @@ def test_a_read_of_a_renamed_repository_says_its_new_name(forge: ForgeUnderTest)
     http.close()
 
 
-def test_a_write_to_a_renamed_repository_is_not_made(forge: ForgeUnderTest) -> None:
-    """Neither under the new name nor as a GET; the message says where it is now and which keys to change."""
+def test_write_to_a_renamed_repository_is_not_made(forge: ForgeUnderTest) -> None:
+    """A write neither follows the redirect nor becomes a GET; the error has the new name and the settings to change."""
     before, new = renamed(forge)
     old, head = f"{before.owner}/{before.name}", Repository(before.owner, new.split("/")[1], forge).head()
     http = http_to(forge)
@@ -90,7 +90,7 @@ def test_a_write_to_a_renamed_repository_is_not_made(forge: ForgeUnderTest) -> N
 
 
 def test_git_does_not_follow_a_renamed_repository(forge: ForgeUnderTest, tmp_path: Path) -> None:
-    """Neither to fetch nor to push."""
+    """Neither fetch nor push follows the redirect."""
     before, new = renamed(forge)
     old, workspace = f"{before.owner}/{before.name}", Workspace(tmp_path / "git", limit_s=20)
     head = Repository(before.owner, new.split("/")[1], forge).head()
@@ -104,8 +104,8 @@ def test_git_does_not_follow_a_renamed_repository(forge: ForgeUnderTest, tmp_pat
     assert Repository(before.owner, new.split("/")[1], forge).head("pushed") == head
 
 
-def test_a_forge_that_moved_to_another_address_is_told_by_it() -> None:
-    """The token does not follow there, so its 401 is not about the token."""
+def test_redirect_to_another_forge_is_reported() -> None:
+    """A redirect to another server, which gets no token and answers 401, raises `Drift` with its address."""
     with serving() as old, serving() as new:
         old.usual = Answer(301, headers={"Location": f"{new.url}/api/v1/user"})
         new.usual = Answer(401, b'{"message": "token is required"}')
@@ -117,8 +117,8 @@ def test_a_forge_that_moved_to_another_address_is_told_by_it() -> None:
         http.close()
 
 
-def test_a_redirect_that_leads_in_a_circle_is_unreachable() -> None:
-    """It ends, and says so."""
+def test_redirect_loop_is_unreachable() -> None:
+    """A redirect loop raises `Unreachable`."""
     with serving() as server:
         server.usual = Answer(302, headers={"Location": "/again"})
         http = Http("forge", server.url, timeout_s=2)
@@ -127,12 +127,12 @@ def test_a_redirect_that_leads_in_a_circle_is_unreachable() -> None:
         http.close()
 
 
-# -- behind a path, behind one's own authority ---------------------------------------------------------------
+# -- path prefix and private authority ---------------------------------------------------------------
 
 
 @contextmanager
 def front(forge: ForgeUnderTest, prefix: str, tls: ssl.SSLContext) -> Iterator[str]:
-    """A reverse proxy with TLS that serves the forge below `prefix` and nothing else; yields the forge's URL."""
+    """A reverse proxy with TLS that serves the forge only below `prefix`; yields the forge's URL."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=32)
     place = forge.url.removeprefix("http://").split(":")
     target = (place[0], int(place[1].split("/")[0]))
@@ -185,10 +185,8 @@ def _copy(source: socket.socket, target: socket.socket, size: int | None = None)
             left = None if left is None else left - len(data)
 
 
-def test_a_forge_behind_a_path_and_its_own_authority_is_used_for_all(
-    forge: ForgeUnderTest, tmp_path: Path
-) -> None:
-    """API, git's refs, fetch and push below the prefix, with the named authority; without it, nothing."""
+def test_forge_behind_a_path_with_a_private_authority(forge: ForgeUnderTest, tmp_path: Path) -> None:
+    """API, refs, fetch and push work below the prefix with the named authority, and fail without it."""
     source, target = forge.new_repo({"a": "b"}), forge.new_repo()
     files = ensure(tmp_path / "tls")
     with front(forge, "/git/forge", files.server_context()) as url:

@@ -1,6 +1,6 @@
-"""A site that answers, and is not what the site file says: told apart, said once, and nothing is written.
+"""A reachable system that differs from the site file is recognised, reported once, and not written to.
 
-The world is the night's, running; each site file is its own with one thing wrong.
+The world is that of 2026-06-02; each test uses its own site file with one mistake.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests_meta.world_view import WorldView
 
 
 def other_site(world_pool: WorldPool, name: str, *changes: tuple[str, str], secret: str = "") -> Path:
-    """The world's own site file with lines replaced, and with another forge token where one is given."""
+    """A copy of the world's site file with lines replaced, and optionally with another forge token."""
     text = world_pool.site.read_text()
     for old, new in changes:
         assert old in text, text
@@ -35,7 +35,7 @@ def other_site(world_pool: WorldPool, name: str, *changes: tuple[str, str], secr
 
 
 def narrow_token(world_pool: WorldPool) -> str:
-    """A token of the bot with every scope but one, made by an administrator of the forge."""
+    """A token of the bot that lacks one scope."""
     store, token = Store(world_pool.settings.forge_dir), secrets.token_hex(20)
     store.create_token(world_pool.settings.bot, token, "write:organization,write:repository,read:issue,read:user")
     store.close()
@@ -43,17 +43,17 @@ def narrow_token(world_pool: WorldPool) -> str:
 
 
 MISTAKES: dict[str, tuple[Callable[[WorldPool], Path], str, str]] = {
-    "no such organisation": (
+    "unknown organisation": (
         lambda world: other_site(world, "org", ('org = "recipe-maintainers"', 'org = "no-such-org"')),
         "the organisation can be read",
         "no-such-org",
     ),
-    "somebody else's token": (
+    "token of another account": (
         lambda world: other_site(world, "alice", secret=(world.world / "secrets/stranger_token").read_text()),
         "the token is the bots",
         "alice",
     ),
-    "a token of nobody": (
+    "invalid token": (
         lambda world: other_site(world, "nobody", secret="f" * 40),
         "the token is the bots",
         "401",
@@ -87,8 +87,8 @@ MISTAKES: dict[str, tuple[Callable[[WorldPool], Path], str, str]] = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_what_the_site_file_has_wrong_about_the_site_stops_in_phase_0(night: WorldPool, name: str) -> None:
-    """Exit 1; the assertion that is about it says what was seen; no later phase runs, and nothing was written."""
+def test_mistake_in_the_site_file_stops_the_run_in_phase_0(night: WorldPool, name: str) -> None:
+    """The run ends with exit 1, the assertion shows what was seen, no later phase runs, and nothing is written."""
     make, title, words = MISTAKES[name]
     before = WorldView(night.settings).everything()
     ran = night.visit(site=make(night)).demand(1)
@@ -109,8 +109,8 @@ HOSTS: dict[str, tuple[Callable[[WorldPool], tuple[str, str]], str]] = {
 
 
 @pytest.mark.parametrize("name", HOSTS)
-def test_another_host_than_the_site_file_names_is_never_written_to(night: WorldPool, name: str) -> None:
-    """Withheld (13) before the lock is taken: expected and seen in one message, and a finished record."""
+def test_other_host_is_never_written_to(night: WorldPool, name: str) -> None:
+    """The run is withheld (13) before it takes the lock; one message has the expected and the seen value."""
     change, words = HOSTS[name]
     before = WorldView(night.settings).everything()
     ran = night.visit(site=other_site(night, "host", change(night))).demand(13)
@@ -119,8 +119,8 @@ def test_another_host_than_the_site_file_names_is_never_written_to(night: WorldP
     assert WorldView(night.settings).everything() == before
 
 
-def test_a_host_that_nobody_pinned_is_never_written_to(night: WorldPool, tmp_path: Path) -> None:
-    """No key in known_hosts: not accepted, not asked about; the next run has nothing to settle."""
+def test_host_with_an_unknown_key_is_never_written_to(night: WorldPool, tmp_path: Path) -> None:
+    """A host without a key in known_hosts is rejected without a prompt; the next run has nothing to recover."""
     (night.world / "secrets/nobody").write_text("")
     site = other_site(night, "unpinned", ("secrets/known_hosts", "secrets/nobody"))
     before = WorldView(night.settings).everything()
@@ -131,8 +131,8 @@ def test_a_host_that_nobody_pinned_is_never_written_to(night: WorldPool, tmp_pat
     assert "was killed" not in again.output
 
 
-def test_a_forge_that_is_not_there_is_one_sentence_per_question(night: WorldPool) -> None:
-    """A wrong port: phase 0 says that nothing answers; nothing is tried for ever."""
+def test_unreachable_forge_is_reported_in_phase_0(night: WorldPool) -> None:
+    """With a wrong port, phase 0 reports an unreachable forge after a bounded number of attempts."""
     port = free_ports(1)[0]
     site = other_site(night, "away", (f":{night.settings.forge_port}", f":{port}"))
     ran = night.visit("--health", site=site).demand(1)

@@ -1,7 +1,7 @@
-"""A night as a service manager starts it: nothing to write to, nobody's user, no home, no terminal, handed secrets.
+"""A run under the restrictions of muster.service: read-only file system, unnamed user, no home, credentials.
 
-systemd is not what starts it here. What its unit asks for is made by the kernel all the same: a file system that is
-read-only but for the state folder, a user without a name or a capability, no memory that is both written and run.
+The tests do not start systemd. They use the kernel to set the same restrictions: only the state folder is writable, the
+user has no name and no capability, and no memory is both writable and executable.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ NIGHT_S = 120.0
 
 
 def no_new_code() -> None:
-    """In a child: what MemoryDenyWriteExecute= asks for (prctl(2), Linux 6.3); older kernels go without."""
+    """In a child: set what MemoryDenyWriteExecute= sets (prctl(2), Linux 6.3); does nothing on older kernels."""
     ctypes.CDLL(None).prctl(PR_SET_MDWE, REFUSE_EXEC_GAIN, 0, 0, 0)
 
 
 class Service:
-    """What the unit would have: /etc with site and roster, a state folder, and credentials."""
+    """The unit's files: /etc with site and roster, a state folder, and credentials."""
 
     def __init__(self, folder: Path, world_pool: WorldPool) -> None:
         self.state, self.credentials, self._etc = (folder / name for name in ("state", "credentials", "etc"))
@@ -107,8 +107,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Callable[[WorldPool], S
     return made
 
 
-def test_a_night_as_a_service(service: Callable[[WorldPool], Service], converged: WorldPool) -> None:
-    """Health is checked whole by the unit's own command, from a source that cannot be written to, and recorded."""
+def test_health_check_as_a_service(service: Callable[[WorldPool], Service], converged: WorldPool) -> None:
+    """The unit's command makes a complete health check from a read-only source folder, and records it."""
     one = service(converged)
     stale = one.fresh()
     assert (stale.returncode, "STALE" in stale.stdout) == (1, True), stale.stdout
@@ -125,12 +125,12 @@ def test_a_night_as_a_service(service: Callable[[WorldPool], Service], converged
     assert (fresh.returncode, "FRESH" in fresh.stdout) == (0, True), fresh.stdout
 
 
-def test_the_next_night_tells_of_those_that_were_missed(
+def test_next_run_reports_missed_and_killed_nights(
     service: Callable[[WorldPool], Service], converged: WorldPool
 ) -> None:
-    """When the latest finished run is older than record.max_age_h, the next one finds it, and those that were killed.
+    """If the latest finished run is older than record.max_age_h, the next run reports that, and the killed runs.
 
-    Somebody's --plan in between is no night. The finding changes no exit code: this night is well.
+    A --plan in between does not count as a run. The finding does not change the exit code.
     """
     one = service(converged)
     last = one.runs()[-1]
@@ -155,8 +155,8 @@ def test_the_next_night_tells_of_those_that_were_missed(
     assert "list-timers" in found["do"]
 
 
-def test_a_night_without_its_credentials(service: Callable[[WorldPool], Service], converged: WorldPool) -> None:
-    """A unit that was not handed what the site file names ends with exit 4 and one sentence, and leaves no run."""
+def test_run_without_its_credentials(service: Callable[[WorldPool], Service], converged: WorldPool) -> None:
+    """Without the credentials that the site file names, a run ends with exit 4, one message and no record."""
     one = service(converged)
     before = one.runs()
     ran = one.night(credentials=False)
@@ -175,10 +175,10 @@ def credential(folder: Path, mode: int) -> SecretReference:
 
 
 @pytest.mark.parametrize("mode", [0o400, 0o440, 0o600])
-def test_a_credential_is_private_without_looking_so(
+def test_credential_with_group_bits_is_private(
     mode: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """systemd shows its access list as group bits: in the unit's own folder 0440 is private, elsewhere it is not."""
+    """systemd's ACL shows as group bits, so 0440 counts as private in the credentials folder, and only there."""
     reference = credential(tmp_path, mode)
     if mode & 0o077:
         with pytest.raises(BadSetting, match="mode is 0440"):
@@ -188,10 +188,10 @@ def test_a_credential_is_private_without_looking_so(
 
 
 @pytest.mark.parametrize("mode", [0o444, 0o660, 0o404, 0o750])
-def test_a_credential_that_others_can_read_is_none(
+def test_credential_readable_by_others_is_rejected(
     mode: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The credentials folder excuses what systemd does, and nothing more; nor does it excuse a file below it."""
+    """In the credentials folder only systemd's modes are accepted, and not for files in its subfolders."""
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     with pytest.raises(BadSetting, match=f"its mode is {mode:04o}"):
         credential(tmp_path, mode).resolve()
@@ -201,7 +201,7 @@ def test_a_credential_that_others_can_read_is_none(
 
 
 def test_paths_of_a_site_may_be_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tokens, key and known_hosts may each stand under $CREDENTIALS_DIRECTORY; no other variable is replaced."""
+    """Tokens, key and known_hosts may be under $CREDENTIALS_DIRECTORY; no other variable is expanded."""
     (tmp_path / "ssh-key").write_text("key")
     site = write(tmp_path, with_line("host", 'identity_file = "$CREDENTIALS_DIRECTORY/ssh-key"'))
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
@@ -217,8 +217,8 @@ def test_paths_of_a_site_may_be_credentials(tmp_path: Path, monkeypatch: pytest.
     assert "exists" in refusal(write(tmp_path, with_line("host", 'identity_file = "$HOME/ssh-key"')))
 
 
-def test_a_user_without_a_home_needs_none(tmp_path: Path) -> None:
-    """Without a home folder nothing is looked for in one; what the site names in full is enough."""
+def test_user_without_a_home_folder(tmp_path: Path) -> None:
+    """Without a home folder no default path is used, and the paths in the site file are enough."""
     (tmp_path / "state").mkdir()
     site = write(tmp_path, MINIMAL)
     read = f"load_site(__import__('pathlib').Path({str(site)!r})).host"
@@ -230,8 +230,8 @@ def test_a_user_without_a_home_needs_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["0", "true", '"26"', "9999"])
-def test_hours_of_a_record(value: str, tmp_path: Path) -> None:
-    """record.max_age_h is a number of hours; anything else is one sentence."""
+def test_max_age_h_is_a_number_of_hours(value: str, tmp_path: Path) -> None:
+    """record.max_age_h is a number of hours; any other value gives one message."""
     said = refusal(write(tmp_path, MINIMAL + f"[record]\nmax_age_h = {value}\n"))
     assert "a number of hours from 1 to 8760" in said
     assert_one_sentence(said)

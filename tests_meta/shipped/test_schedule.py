@@ -1,4 +1,4 @@
-"""The schedules: units that systemd itself accepts and rates, a NixOS module that makes the same ones, cron, CI."""
+"""The schedules: systemd units, a NixOS module that makes the same units, cron, and CI pipelines."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FILES = {
 
 
 def verified(folder: Path, *, instead: tuple[str, str] = ("", "")) -> str:
-    """What ``systemd-analyze verify`` has to say about the units, with one text in them replaced."""
+    """The output of ``systemd-analyze verify`` for the units, optionally with one text replaced."""
     for name in UNITS:
         text = here((SCHEDULE / name).read_text())
         (folder / name).write_text(text.replace(*instead) if instead[0] else text)
@@ -43,14 +43,14 @@ def verified(folder: Path, *, instead: tuple[str, str] = ("", "")) -> str:
 
 
 def test_systemd_accepts_every_unit(tmp_path: Path) -> None:
-    """`systemd-analyze verify` has nothing to say about the units, and would have: a misspelt setting it names."""
+    """`systemd-analyze verify` reports nothing about the units, and does report a misspelt setting."""
     assert verified(tmp_path) == ""
     assert "ProtectHme" in verified(tmp_path, instead=("ProtectHome", "ProtectHme"))
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_the_units_are_confined(name: str, tmp_path: Path) -> None:
-    """`systemd-analyze security` rates each service 2.0 or better; without its sandbox it would not."""
+def test_units_are_sandboxed(name: str, tmp_path: Path) -> None:
+    """`systemd-analyze security` rates each service 2.0 or better, and worse without its sandbox."""
 
     def rated(text: str) -> int:
         (tmp_path / name).write_text(text)
@@ -63,8 +63,8 @@ def test_the_units_are_confined(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["muster.timer", "muster-freshness.timer"])
-def test_the_timers_make_up_for_a_night_that_was_missed(name: str) -> None:
-    """Each fires on a calendar that systemd understands, after a reboot too, and is wanted when enabled."""
+def test_timers_catch_up_after_a_missed_night(name: str) -> None:
+    """Each timer has a valid calendar, fires after a reboot for a missed time, and is wanted when enabled."""
     timer = unit(name)
     (when,) = timer["Timer", "OnCalendar"]
     done = subprocess.run([needs("systemd-analyze"), "calendar", when], capture_output=True, text=True)
@@ -73,8 +73,8 @@ def test_the_timers_make_up_for_a_night_that_was_missed(name: str) -> None:
     assert timer["Install", "WantedBy"] == ["timers.target"]
 
 
-def test_the_end_of_its_time_is_an_orderly_end() -> None:
-    """The limit is one that takes effect, only muster gets the signal, and the longest undo fits in the stop."""
+def test_time_limit_stops_the_run_in_order() -> None:
+    """The time limit takes effect, only muster gets the signal, and the stop timeout fits the longest undo."""
     service = unit("muster.service")
     assert service["Service", "Type"] == ["exec"]
     assert service["Service", "KillMode"] == ["mixed"]
@@ -87,7 +87,7 @@ def test_the_end_of_its_time_is_an_orderly_end() -> None:
 
 
 def as_unit(made: dict[str, Any], kind: str) -> dict[tuple[str, str], list[str]]:
-    """What NixOS would write of a unit that a module makes, as far as the modules here go."""
+    """The unit file that NixOS writes for a unit of a module, as far as these modules need."""
     rows: dict[tuple[str, str], list[str]] = {("Unit", "Description"): [made["description"]]}
     for key, name in (("wants", "Wants"), ("after", "After")):
         if made.get(key):
@@ -104,7 +104,7 @@ def as_unit(made: dict[str, Any], kind: str) -> dict[tuple[str, str], list[str]]
 
 
 def plain(rows: dict[tuple[str, str], list[str]]) -> dict[tuple[str, str], list[str]]:
-    """Commands without their quotes, variables without their order."""
+    """The settings with commands unquoted and variables sorted, for comparison."""
     told = dict(rows)
     if ("Service", "ExecStart") in told:
         told["Service", "ExecStart"] = shlex.split(told["Service", "ExecStart"][0])
@@ -113,13 +113,13 @@ def plain(rows: dict[tuple[str, str], list[str]]) -> dict[tuple[str, str], list[
 
 
 def module(**given: object) -> Any:
-    """The module's units as they are made of the least that must be said, and `given`."""
+    """The units that the module makes of the required options and `given`."""
     least = {"enable": True, "source": "/opt/muster", "python": "/opt/muster/.venv/bin/python", **given}
     return evaluated(MODULE, {"services": {"muster": least}})
 
 
-def test_the_nixos_module_makes_the_same_units() -> None:
-    """Each service and timer of the module has the settings of the plain unit file of that name, all of them."""
+def test_nixos_module_makes_the_same_units() -> None:
+    """Each service and timer of the module has all settings of the unit file with its name."""
     made = module(credentials=FILES)
     for name in UNITS:
         stem, _, suffix = name.partition(".")
@@ -128,8 +128,8 @@ def test_the_nixos_module_makes_the_same_units() -> None:
     assert made["users"]["users"]["muster"]["isSystemUser"] is True
 
 
-def test_the_nixos_modules_options_take_effect() -> None:
-    """An apply has no --health, a freshness of one site names it, and what is not wanted is not made."""
+def test_options_of_the_nixos_module_take_effect() -> None:
+    """An apply has no --health, the freshness of one site names it, and disabled units are not made."""
     made = module(mode="apply", onFailure=["tell@%n.service"], freshness={"site": "cc-ci", "max": "50h"})
     services = made["systemd"]["services"]
     assert "--health" not in services["muster"]["serviceConfig"]["ExecStart"]
@@ -144,7 +144,7 @@ def test_the_nixos_modules_options_take_effect() -> None:
 
 
 def commands() -> dict[str, list[str]]:
-    """Every command of muster's that a schedule gives, by its arguments after ``python -m``."""
+    """Every command of muster in a schedule, as the arguments after ``python -m``."""
     found: dict[str, list[str]] = {}
     for path in sorted(SCHEDULE.iterdir()):
         for words in re.findall(
@@ -154,15 +154,15 @@ def commands() -> dict[str, list[str]]:
     return found
 
 
-def test_every_schedule_gives_a_command_that_muster_understands(tmp_path: Path) -> None:
-    """The pytest commands are a real site's health check and select all phases; the freshness command answers."""
+def test_every_scheduled_command_is_valid(tmp_path: Path) -> None:
+    """The pytest commands select all phases of a real site's health check; the freshness command works."""
     given = commands()
     runs = {said for said in given if said.startswith("pytest")}
     assert {name for said in runs for name in given[said]} == {"muster.service", "crontab", *PIPELINES}
     tests = set()
     for said in {re.sub(r"(--site|--reports) \S+", r"\1 HERE", one) for one in runs}:
         assert "--health --site HERE" in said
-        # A list of tests is not to be had of a real site: it would be a night in which nothing was checked.
+        # A real site refuses --collect-only, because such a run would check nothing.
         line = said.replace("--health --site HERE", "").replace("--reports HERE", f"--reports {tmp_path}")
         tests.add(len(listed(*shlex.split(line.removeprefix("pytest phases/")))))
     assert len(tests) == 1
@@ -173,8 +173,8 @@ def test_every_schedule_gives_a_command_that_muster_understands(tmp_path: Path) 
         assert (done.returncode, done.stdout.split()[:2]) == (1, ["muster:", "STALE"]), done.stderr
 
 
-def test_the_pipelines_run_by_night_and_hold_no_secret() -> None:
-    """Drone, Woodpecker and Gitea Actions: only a schedule starts them, and every secret is a reference."""
+def test_pipelines_run_by_schedule_and_contain_no_secret() -> None:
+    """Drone, Woodpecker and Gitea Actions start the pipeline only by schedule, and every secret is a reference."""
     drone, woodpecker, gitea = (yaml.safe_load((SCHEDULE / name).read_text()) for name in PIPELINES)
     assert drone["trigger"] == {"event": ["cron"], "cron": ["nightly"]}
     assert woodpecker["when"] == [{"event": "cron", "cron": "nightly"}]
@@ -188,7 +188,7 @@ def test_the_pipelines_run_by_night_and_hold_no_secret() -> None:
 
 
 def crontab_lines() -> list[tuple[str, str]]:
-    """Schedule and command of each line; a backslash before a percent sign is cron's own (crontab(5))."""
+    """Schedule and command of each line; cron needs a backslash before a percent sign (crontab(5))."""
     lines = [line for line in (SCHEDULE / "crontab").read_text().splitlines() if re.match(r"[0-9*]", line)]
     parts = [line.split(maxsplit=5) for line in lines]
     assert all(not re.search(r"(?<!\\)%", fields[5]) for fields in parts)
@@ -196,8 +196,8 @@ def crontab_lines() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("status", "heard"), [(0, False), (1, True)])
-def test_cron_is_heard_of_when_a_night_fails(status: int, heard: bool, tmp_path: Path) -> None:
-    """Each night leaves a line with its exit code; cron gets something to mail only when a night failed."""
+def test_cron_mails_only_after_a_failed_night(status: int, heard: bool, tmp_path: Path) -> None:
+    """Each night logs a line with its exit code; cron has output to mail only after a failed night."""
     interpreter = tmp_path / "muster" / ".venv" / "bin" / "python"
     interpreter.parent.mkdir(parents=True)
     interpreter.write_text(
@@ -219,7 +219,7 @@ def test_cron_is_heard_of_when_a_night_fails(status: int, heard: bool, tmp_path:
     assert re.fullmatch(rf"\d{{4}}-\d\d-\d\dT\S+Z exit {status} muster: WORD 19/19\n", line)
 
 
-def test_a_unit_file_is_read_as_it_is_written() -> None:
-    """The reading that the comparisons above stand on keeps repeated settings and leaves comments out."""
+def test_unit_file_parser_keeps_repeated_settings() -> None:
+    """The parser that these tests use keeps repeated settings and ignores comments."""
     read = settings_of("[Service]\nA=1\n#A=2\nA=3\nB=x=y\n")
     assert read == {("Service", "A"): ["1", "3"], ("Service", "B"): ["x=y"]}

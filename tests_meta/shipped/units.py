@@ -1,4 +1,4 @@
-"""Unit files and NixOS modules read back as plain values, and a run inside of what such a unit would be given."""
+"""Read unit files and NixOS modules as plain values, and run a command under a unit's restrictions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SCHEDULE = ROOT / "fixtures" / "shipped" / "schedule"
 ALONE = Path(__file__).with_name("nixos_alone.nix")
 STRANGER = 61234  # a user id that no account has, as a service manager may give one
 
-# All of the file system read-only but the state folder; then a user without a name, a home, or a capability.
+# Make the file system read-only except the state folder; then become a user without name, home and capabilities.
 CONFINED = """\
 set -eu
 source=$1 state=$2
@@ -33,7 +33,7 @@ Settings = dict[tuple[str, str], list[str]]
 
 
 def needs(program: str) -> str:
-    """The program's path; the test is skipped where it is not installed."""
+    """The program's path; skips the test if it is not installed."""
     found = shutil.which(program)
     if found is None:
         pytest.skip(f"{program} is not installed")
@@ -41,7 +41,7 @@ def needs(program: str) -> str:
 
 
 def settings_of(text: str) -> Settings:
-    """A unit file's settings by section and key, in order; comments are left out."""
+    """A unit file's settings by section and key, in order, without comments."""
     found: Settings = {}
     section = ""
     for line in text.splitlines():
@@ -58,17 +58,17 @@ def unit(name: str) -> Settings:
 
 
 def here(text: str) -> str:
-    """A unit file of this checkout and this interpreter instead of those in /opt."""
+    """The unit file with the paths of this checkout and interpreter instead of those in /opt."""
     return text.replace("/opt/muster/.venv/bin/python", sys.executable).replace("/opt/muster", str(ROOT))
 
 
 def nix_value(value: object) -> str:
-    """JSON's values are Nix's, but for the signs between them."""
+    """A JSON value as a Nix expression."""
     return f"(builtins.fromJSON {json.dumps(json.dumps(value)).replace('${', chr(92) + '${')})"
 
 
 def evaluated(module: Path, given: Mapping[str, object], *, pick: str = "") -> Any:
-    """What a NixOS module makes of `given`, by a real evaluation; raises AssertionError with nix's own words."""
+    """Evaluate a NixOS module with the options `given`; raises AssertionError with nix's message."""
     expression = f"(import {ALONE} {{ module = {module}; given = {nix_value(given)}; }}){pick}"
     done = subprocess.run(
         [needs("nix-instantiate"), "--eval", "--strict", "--json", "-E", expression],
@@ -80,9 +80,9 @@ def evaluated(module: Path, given: Mapping[str, object], *, pick: str = "") -> A
 
 
 def confined(state: Path) -> list[str]:
-    """The words to put before ``NAME=value … command``, which then runs as in a hardened unit.
+    """The command prefix that runs ``NAME=value … command`` under the restrictions of a hardened unit.
 
-    Skipped where a process may not make itself name spaces.
+    Skips the test if this machine does not allow user namespaces.
     """
     words = [needs("unshare"), "--user", "--map-root-user", "--mount"]
     if subprocess.run([*words, "true"], capture_output=True).returncode != 0:

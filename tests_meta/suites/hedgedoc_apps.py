@@ -1,4 +1,4 @@
-"""Runs stand-in HedgeDocs over TLS in this process, and the proposed suite against them in one of its own."""
+"""Serve stand-in HedgeDoc apps over TLS in this process, and run the shipped suite against them in another one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SUITE_WITHIN_S = 90.0
 
 @dataclass(frozen=True)
 class SuiteRun:
-    """What one run of the suite said: the names of its tests by outcome, the skips' reasons, and its output."""
+    """The result of one run of the suite: its tests by outcome, the reasons of skips, and the output."""
 
     passed: frozenset[str]
     failed: frozenset[str]
@@ -44,7 +44,7 @@ class SuiteRun:
 
 
 class Servers:
-    """An event loop in a thread, for apps that are served while tests run."""
+    """An event loop in a thread, which serves apps during the tests."""
 
     def __init__(self, directory: Path) -> None:
         self.files = tls.ensure(directory)
@@ -54,7 +54,7 @@ class Servers:
 
     @contextmanager
     def hedgedoc(self, **options: Any) -> Iterator[str]:
-        """Serve a stand-in made with `options`; gives its domain with its port."""
+        """Serve a stand-in app with these options; yields its domain and port."""
         domain, runner = self._run(self._start(options))
         try:
             yield domain
@@ -62,7 +62,7 @@ class Servers:
             self._run(runner.cleanup())
 
     def get(self, domain: str, path: str) -> tuple[int, str, bytes]:
-        """The status, the headers as text, and the body that `https://{domain}{path}` answers with."""
+        """GET `https://{domain}{path}`; returns status, headers as text, and body."""
         context = ssl.create_default_context(cafile=str(self.files.ca))
         connection = http.client.HTTPSConnection(domain, timeout=5, context=context)
         try:
@@ -99,7 +99,7 @@ def _listen() -> socket.socket:
 def run_suite(
     domain: str, *, ca: Path, report: Path, suite: Path = SUITE, arguments: tuple[str, ...] = ()
 ) -> SuiteRun:
-    """Run the suite by hand, as a person would, against `https://{domain}`; its JUnit file goes to `report`."""
+    """Run the suite against `https://{domain}` as a person would; writes a JUnit file to `report`."""
     command = [
         sys.executable,
         "-m",

@@ -1,7 +1,7 @@
-"""A small world in which suites are proposed: forge, CI server and bridge, and no host.
+"""A small world for proposals of suites: forge, CI server and bridge, without a host.
 
-Recipes with invented names have an app that is a page with their name, so that a suite of three lines is really
-built against it; hedgedoc has its own. Each test takes a recipe of its own, and so meets nobody else's proposals.
+The app of an invented recipe is a page with the recipe's name, so that a build runs a suite of three lines against it;
+hedgedoc has its own stand-in. Each test uses its own recipe, so that tests do not share proposals.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ RED = GOOD.replace("== 200", "== 418")
 
 
 def suite(recipe: str, test: str = GOOD, **more: str) -> dict[str, str]:
-    """A small suite in the template's image; `more` adds or replaces files, ``__`` standing for a slash."""
+    """A small suite like the template; `more` adds or replaces files, with ``__`` for a slash."""
     files = {
         "recipe_meta.py": 'HEALTH_PATH = "/"\nHEALTH_OK = (200,)\n',
         "PARITY.md": f"# Parity: {recipe}\n",
@@ -47,7 +47,7 @@ def suite(recipe: str, test: str = GOOD, **more: str) -> dict[str, str]:
 
 @dataclass
 class SuiteWorld:
-    """The running world; `runs` in it are opened one after the other, each with a journal of its own."""
+    """The running world; runs in it are opened one after the other, each with its own journal."""
 
     world: World
     folder: Path
@@ -61,7 +61,7 @@ class SuiteWorld:
         mode: Mode = Mode.APPLY,
         recipes: Sequence[str] = (),
     ) -> Run:
-        """A run that carries `suites`, about to begin its phase 2."""
+        """A run with these shipped suites, before its phase 2."""
         folder = self.folder / f"run-{len(self.runs)}"
         folder.mkdir()
         payload = suites if isinstance(suites, Path) else _written(folder / "payload", suites)
@@ -77,13 +77,13 @@ class SuiteWorld:
         return made
 
     def pulls(self, run: Run, recipe: str) -> list[PullRequest]:
-        """Every proposal of a suite for `recipe`, oldest first; by title, for a merged one has no branch left."""
+        """Every proposal of a suite for `recipe`, oldest first; found by title, because merged ones have no branch."""
         pulls = run.context.world.forge.pulls(run.context.world.ccci, state="all")
         ours = (pull for pull in pulls if pull.title == f"tests: a suite for {recipe}")
         return sorted(ours, key=lambda pull: pull.number)
 
     def files(self, run: Run, recipe: str, ref: str = "main") -> set[str]:
-        """What stands in tests/<recipe>/ of cc-ci."""
+        """The files in tests/<recipe>/ of cc-ci."""
         below = f"tests/{recipe}/"
         tree = run.context.world.forge.tree(run.context.world.ccci, ref)
         return {e.path.removeprefix(below) for e in tree if e.kind == "blob" and e.path.startswith(below)}
@@ -92,7 +92,7 @@ class SuiteWorld:
         return run.context.world.forge.head(run.context.world.ccci, BRANCH + recipe) is not None
 
     def commit(self, files: Mapping[str, str], **where: str) -> None:
-        """Somebody else's commit to cc-ci: new files, on the branch that `where` names."""
+        """Commit new files to cc-ci as another person, on the branch that `where` names."""
         rows = [
             {"path": path, "operation": "create", "content": base64.b64encode(text.encode()).decode()}
             for path, text in files.items()
@@ -115,7 +115,7 @@ def _written(folder: Path, suites: Mapping[str, Mapping[str, str]]) -> Path:
 
 
 def kinds(run: Run) -> list[str]:
-    """What a run changed, in order."""
+    """The kinds of a run's changes, in order."""
     return [change.kind for change in run.record.journal.changes()]
 
 

@@ -1,4 +1,4 @@
-"""A suite is compared with cc-ci's template before it is proposed: parts, keys, fixtures, imports."""
+"""The comparison of a suite with cc-ci's template before it is proposed: files, keys, fixtures, imports."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def folder(recipe: str) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def template() -> Template:
-    """uptime-kuma's, below the conftest that cc-ci has on the night."""
+    """The suite of uptime-kuma below cc-ci's conftest, as of 2026-06-02."""
     files = folder("uptime-kuma")
     conftest = (CCCI / "conftest.py").read_bytes()
     return template_of("uptime-kuma", parts=files, suite=files, conftests=[conftest], keys=Ccci().suite_keys)
@@ -33,15 +33,15 @@ def found(template: Template, layout: str = "functional", **changes: str) -> lis
     return differences(files, template, layout=layout)
 
 
-def test_the_suite_for_hedgedoc_is_like_the_template(template: Template) -> None:
-    """What muster carries could have been written at cc-ci."""
+def test_shipped_hedgedoc_suite_conforms(template: Template) -> None:
+    """The suite shipped for hedgedoc has no differences from the template."""
     carried = load_payload_suites(PAYLOAD)["hedgedoc"]
     assert differences(carried, template, layout="functional") == []
 
 
 @pytest.mark.parametrize("recipe", [name for name in night.RECIPES if name != "hedgedoc"])
-def test_every_suite_that_cc_ci_has_would_pass(template: Template, recipe: str) -> None:
-    """The comparison refuses nothing that cc-ci's own authors wrote."""
+def test_every_suite_of_cc_ci_conforms(template: Template, recipe: str) -> None:
+    """No existing suite of cc-ci differs from the template."""
     assert differences(folder(recipe), template, layout="functional") == []
 
 
@@ -80,8 +80,8 @@ class TestMore:
         },
     ],
 )
-def test_what_cc_ci_allows_is_no_difference(template: Template, changes: dict[str, str]) -> None:
-    """Its fixtures and pytest's, own fixtures, parametrised names, defaults, neighbours, hooks, private names."""
+def test_allowed_variation_is_no_difference(template: Template, changes: dict[str, str]) -> None:
+    """Own fixtures and those of cc-ci and pytest, parameters, defaults, hooks and private names are allowed."""
     assert found(template, **changes) == []
 
 
@@ -112,34 +112,34 @@ def test_what_cc_ci_allows_is_no_difference(template: Template, changes: dict[st
         ({"integration__test_b_py": GOOD}, "integration is no part of a suite"),
     ],
 )
-def test_each_way_to_be_wrong_in_silence_is_named(template: Template, changes: dict[str, str], said: str) -> None:
-    """One thing is wrong, and exactly that is said."""
+def test_each_silent_mistake_is_reported(template: Template, changes: dict[str, str], said: str) -> None:
+    """A single mistake gives exactly one difference, with this text."""
     (difference,) = found(template, **changes)
     assert said in difference
 
 
 @pytest.mark.parametrize("part", ["recipe_meta.py", "PARITY.md"])
-def test_a_part_that_the_template_has_must_be_there(template: Template, part: str) -> None:
-    """recipe_meta.py and PARITY.md are parts of every suite."""
+def test_missing_file_of_the_template_is_reported(template: Template, part: str) -> None:
+    """A suite without recipe_meta.py or PARITY.md differs."""
     files = {path: text.encode() for path, text in suite("x").items() if path != part}
     assert differences(files, template, layout="functional") == [f"it has no {part}"]
 
 
-def test_the_layout_is_the_templates(template: Template) -> None:
-    """A site that still says the folder of before the move, or already that of after it, is told so."""
+def test_suite_layout_must_match_the_template(template: Template) -> None:
+    """A site whose suite_layout differs from the template's folder is reported."""
     files = {path.replace("functional", "custom"): text.encode() for path, text in suite("x").items()}
     (said,) = differences(files, template, layout="custom")
     assert said == "its tests are in custom/, those of uptime-kuma in functional/"
 
 
 def test_all_differences_are_listed_at_once(template: Template) -> None:
-    """An author mends them in one go."""
+    """All differences of a suite are reported together."""
     said = found(template, recipe_meta_py="A = 1\nB = 2\n", functional__test_b_py="import httpx\n" + GOOD)
     assert len(said) == 3
 
 
-def test_nothing_of_a_suite_is_executed(template: Template, tmp_path: Path) -> None:
-    """It is parsed, not imported: code at the top of a file does not run."""
+def test_suite_is_parsed_and_not_executed(template: Template, tmp_path: Path) -> None:
+    """Code at the top of a file is not executed."""
     mark = tmp_path / "ran"
     code = f"import pathlib\npathlib.Path({str(mark)!r}).touch()\n"
     assert found(template, recipe_meta_py=code, functional__test_b_py=code + GOOD) == []

@@ -1,7 +1,7 @@
-"""The suite proposed for hedgedoc tells a working HedgeDoc from a broken one.
+"""The suite for hedgedoc passes on a working HedgeDoc and fails on a broken one.
 
-Every verdict here comes from the real suite, run in a process of its own over TLS, against stand-ins. The same
-suite runs against a real HedgeDoc with ``pytest fixtures/shipped/payload/hedgedoc --app-url https://…``.
+Each run is the shipped suite in a separate process, over TLS, against a stand-in app. To run it against a real
+HedgeDoc: ``pytest fixtures/shipped/payload/hedgedoc --app-url https://…``.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ CAUGHT_BY: dict[str, set[str]] = {
     "https-hidden": COOKIE | ACCOUNT | (SOCKETS - {"test_socket_refuses_visitor_without_session"}),
     "front-end-missing": {"test_front_end_is_built"},
 }  # fmt: skip
-"""For each known-bad app, exactly the tests that must fail on it."""
+"""For each broken app, exactly the tests that must fail on it."""
 
 SCENARIOS: dict[str, dict[str, Any]] = {
     **{flaw: {"flaw": flaw} for flaw in FLAWS},
@@ -97,12 +97,12 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "uploads off": {"uploads": False},
     **{f"{switch} off": {"off": [switch]} for switch in SWITCHES},
 }
-"""The apps that the suite runs against once, by name: what `make_app` is given for each."""
+"""The apps that the suite runs against, by name, with the options of `make_app`."""
 
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """Where stand-ins are served, with a certificate authority of their own."""
+    """The servers of the stand-in apps, with a private certificate authority."""
     made = Servers(tmp_path_factory.mktemp("tls"))
     yield made
     made.close()
@@ -110,7 +110,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 
 @pytest.fixture(scope="module")
 def on(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[SuiteRun]]]:
-    """The suite's run on each scenario, a few at a time: most of them spend their seconds waiting."""
+    """The suite's run on each app, several at a time, because most of a run is waiting."""
 
     def run(options: dict[str, Any]) -> SuiteRun:
         with servers.hedgedoc(**options) as domain:
@@ -123,28 +123,28 @@ def on(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[d
 
 @pytest.fixture(scope="module")
 def in_a_row(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> list[SuiteRun]:
-    """Four runs, one after the other, against one HedgeDoc that has only just been started."""
+    """Four consecutive runs against one newly started HedgeDoc."""
     reports = tmp_path_factory.mktemp("in-a-row")
     with servers.hedgedoc(busy_s=1.0) as domain:
         return [run_suite(domain, ca=servers.files.ca, report=reports / f"{n}.xml") for n in range(4)]
 
 
-def test_every_flaw_has_its_tests() -> None:
-    """No known-bad app is without a list of tests that must fail on it, and the lists name real tests only."""
+def test_every_broken_app_has_a_list_of_failing_tests() -> None:
+    """Every broken app has a list of the tests that must fail, and the lists name existing tests only."""
     assert set(CAUGHT_BY) == set(FLAWS)
     assert set().union(*CAUGHT_BY.values()) <= ALL_TESTS
 
 
 def test_healthy_app_passes_three_times_in_a_row(in_a_row: list[SuiteRun]) -> None:
-    """Three runs against one HedgeDoc pass whole, each in time, although it counts notes and log-ins."""
+    """Three runs in a row pass completely and in time, in spite of rate limits for notes and log-ins."""
     for result in in_a_row[:3]:
         assert result.passed == ALL_TESTS, result.output
         assert result.seconds <= AT_MOST_S, f"a run took {result.seconds:.1f} s"
 
 
 @pytest.mark.parametrize("version", ["1.10.3", "1.12.0"])
-def test_nobody_is_left_behind(version: str, servers: Servers, tmp_path: Path) -> None:
-    """After a run no account remains and nobody is online, which HedgeDoc waits for when it is stopped."""
+def test_no_account_and_no_session_is_left(version: str, servers: Servers, tmp_path: Path) -> None:
+    """After a run no account and no online user remains, which would delay a stop of HedgeDoc."""
     with servers.hedgedoc(version=version) as domain:
         before = json.loads(servers.get(domain, "/status")[2])
         result = run_suite(domain, ca=servers.files.ca, report=tmp_path / "junit.xml")
@@ -154,8 +154,8 @@ def test_nobody_is_left_behind(version: str, servers: Servers, tmp_path: Path) -
     assert [after[name] for name in ("registeredUsers", "onlineUsers", "onlineNotes")] == [0, 0, 0]
 
 
-def test_beyond_the_limit_the_account_check_is_skipped_by_name(in_a_row: list[SuiteRun]) -> None:
-    """A fourth run in five minutes skips the account check, saying which limit; everything else still runs."""
+def test_account_check_is_skipped_beyond_the_rate_limit(in_a_row: list[SuiteRun]) -> None:
+    """A fourth run within five minutes skips the account check and names the limit; all other tests run."""
     result = in_a_row[3]
     assert set(result.skipped) == ACCOUNT, result.output
     assert "10 log-ins and registrations in 5 minutes" in "".join(result.skipped.values())
@@ -163,8 +163,8 @@ def test_beyond_the_limit_the_account_check_is_skipped_by_name(in_a_row: list[Su
 
 
 @pytest.mark.parametrize("flaw", FLAWS)
-def test_known_bad_app_fails_by_name(flaw: str, on: dict[str, Future[SuiteRun]]) -> None:
-    """On a known-bad app exactly the listed tests fail, and none of them hides behind a skip."""
+def test_broken_app_fails_the_listed_tests(flaw: str, on: dict[str, Future[SuiteRun]]) -> None:
+    """On a broken app exactly the listed tests fail, and none of them is skipped."""
     result = on[flaw].result()
     assert result.names == ALL_TESTS, result.output
     assert (sorted(result.failed), result.skipped) == (sorted(CAUGHT_BY[flaw]), {}), result.output
@@ -172,21 +172,21 @@ def test_known_bad_app_fails_by_name(flaw: str, on: dict[str, Future[SuiteRun]])
 
 @pytest.mark.parametrize("version", ["1.9.9", "1.10.8"])
 def test_older_versions_pass(version: str, on: dict[str, Future[SuiteRun]]) -> None:
-    """The suite passes whole on versions that speak the older socket protocol, or have no limits yet."""
+    """The suite passes on versions with the older socket protocol, and on those without rate limits."""
     result = on[version].result()
     assert result.passed == ALL_TESTS, result.output
 
 
-def test_guests_off_skips_name_the_setting(on: dict[str, Future[SuiteRun]]) -> None:
-    """Where guests may not write, what needs a guest is skipped for that setting; all the rest passes."""
+def test_skips_without_guests_name_the_setting(on: dict[str, Future[SuiteRun]]) -> None:
+    """If guests may not write, the tests that need a guest are skipped with the setting; all others pass."""
     result = on["guests off"].result()
     assert set(result.skipped) == NOTES | EDIT | UPLOADS, result.output
     assert all("CMD_ALLOW_ANONYMOUS=false" in reason for reason in result.skipped.values()), result.skipped
     assert result.passed == ALL_TESTS - set(result.skipped), result.output
 
 
-def test_uploads_off_skips_name_the_setting(on: dict[str, Future[SuiteRun]]) -> None:
-    """Where guests may not upload, only the uploads are skipped."""
+def test_skips_without_uploads_name_the_setting(on: dict[str, Future[SuiteRun]]) -> None:
+    """If guests may not upload, only the uploads are skipped."""
     result = on["uploads off"].result()
     assert set(result.skipped) == UPLOADS, result.output
     assert all("CMD_ENABLE_UPLOADS" in reason for reason in result.skipped.values()), result.skipped
@@ -202,18 +202,18 @@ def test_uploads_off_skips_name_the_setting(on: dict[str, Future[SuiteRun]]) -> 
         ("note-creation", NOTES | EDIT | ACCOUNT),
     ],
 )
-def test_what_is_switched_off_is_skipped_by_name(
+def test_disabled_feature_is_skipped_with_its_setting(
     switch: str, skipped: set[str], on: dict[str, Future[SuiteRun]]
 ) -> None:
-    """What a setting takes away is skipped, naming the setting; all the rest passes."""
+    """Tests of a disabled feature are skipped with the name of the setting; all others pass."""
     result = on[f"{switch} off"].result()
     assert set(result.skipped) == skipped, result.output
     assert all(SWITCHES[switch] in reason for reason in result.skipped.values()), result.skipped
     assert result.passed == ALL_TESTS - skipped, result.output
 
 
-def test_secrets_stay_out_of_the_output(on: dict[str, Future[SuiteRun]], servers: Servers) -> None:
-    """Neither passwords nor session cookies are in what failing runs print, in any form they are sent in."""
+def test_secrets_are_not_in_the_output(on: dict[str, Future[SuiteRun]], servers: Servers) -> None:
+    """The output of failing runs has neither passwords nor session cookies, in any encoding."""
     with servers.hedgedoc() as domain:
         sent = servers.get(domain, "/")[1] + urlencode({"email": "somebody", "password": "something"})
     printed = "".join(run.result().output for run in on.values())
@@ -224,8 +224,8 @@ def test_secrets_stay_out_of_the_output(on: dict[str, Future[SuiteRun]], servers
 
 
 @pytest.mark.parametrize("mode", ["prepend", "importlib"])
-def test_suite_is_collected_whole_in_the_layout_of_cc_ci(mode: str, servers: Servers, tmp_path: Path) -> None:
-    """As tests/hedgedoc/ under another conftest, every test is found and passes, in both import modes."""
+def test_suite_is_collected_in_cc_cis_layout(mode: str, servers: Servers, tmp_path: Path) -> None:
+    """As tests/hedgedoc/ below another conftest, every test is found and passes, in both import modes."""
     tests = tmp_path / "tests"
     shutil.copytree(SUITE, tests / "hedgedoc", ignore=shutil.ignore_patterns("__pycache__"))
     (tests / "conftest.py").write_text(LIVE_APP)
@@ -241,7 +241,7 @@ def test_suite_is_collected_whole_in_the_layout_of_cc_ci(mode: str, servers: Ser
 
 
 def test_suite_needs_only_pytest_and_live_app() -> None:
-    """It imports the standard library, pytest and its own neighbours; its tests ask for one fixture."""
+    """The suite imports only the standard library, pytest and its own modules; its tests use one fixture."""
     neighbours = {path.stem for path in SUITE.glob("functional/*.py")}
     known = sys.stdlib_module_names | neighbours | {"pytest"}
     for path in SUITE.rglob("*.py"):
@@ -252,7 +252,7 @@ def test_suite_needs_only_pytest_and_live_app() -> None:
 
 
 def imported(tree: ast.Module) -> Iterator[str]:
-    """The modules that a file imports; a relative import fails the test, for it is not collected there."""
+    """The modules that a file imports; fails the test for a relative import, which does not work in cc-ci."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -261,8 +261,8 @@ def imported(tree: ast.Module) -> Iterator[str]:
             yield node.module or ""
 
 
-def test_health_path_knows_the_database(servers: Servers) -> None:
-    """HEALTH_PATH answers as HEALTH_OK says, guests or not, and otherwise on an app without its database."""
+def test_health_path_depends_on_the_database(servers: Servers) -> None:
+    """HEALTH_PATH answers as HEALTH_OK says, with and without guests, and differently without the database."""
     meta = runpy.run_path(str(SUITE / "recipe_meta.py"))
     healthy: tuple[dict[str, Any], ...] = ({}, {"guests": False})
     for options in healthy:

@@ -1,4 +1,4 @@
-"""A carried suite comes into cc-ci once, proven, and leaves nothing behind: on a real forge, with real builds."""
+"""Phase 2 on a real forge with real builds: a shipped suite is proposed, proven and merged once without leftovers."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SuiteWorld]:
 
 
 def gone_through(run: Run) -> dict[str, str]:
-    """Phase 2 of a run: what came of each recipe, in one word."""
+    """Run phase 2; returns the outcome of each recipe."""
     return {name: proposal.outcome.state for name, proposal in suites.propose_suites(run).proposals.items()}
 
 
 def left_open(world: SuiteWorld, recipe: str) -> Run:
-    """A run that proposed a suite for `recipe`, red if it were built, and got no further."""
+    """A run that has proposed a failing suite for `recipe` and stopped then."""
     run = world.run({recipe: suite(recipe, RED)})
     files = load_payload_suites(run.context.payload)[recipe]
     assert run.context.writer
@@ -56,12 +56,10 @@ def left_open(world: SuiteWorld, recipe: str) -> Run:
     return run
 
 
-def test_a_recipe_with_a_folder_in_the_payload_gets_its_suite(
-    world: SuiteWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One branch, one commit, one pull request, proven, described, merged, branch gone; once and for all.
+def test_shipped_suite_is_proposed_proven_and_merged(world: SuiteWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shipped suite gets a branch, one commit and a pull request, is proven, described and merged, once.
 
-    The merge is asked for until the forge is done with checking the pull request, however often it begins again.
+    The merge is repeated while the forge checks the pull request, and the branch is deleted.
     """
     begins_again, merge_pull = [True, True, True], ForgeWriter.merge_pull
 
@@ -88,8 +86,8 @@ def test_a_recipe_with_a_folder_in_the_payload_gets_its_suite(
     assert (kinds(again), again.context.world.requests()["forge"] - before) == ([], 0)
 
 
-def test_a_branch_that_outlived_its_merge_is_taken_back(world: SuiteWorld) -> None:
-    """Killed between the merge and the deletion of its branch: that is all of a merged proposal that goes back."""
+def test_branch_left_after_a_merge_is_deleted(world: SuiteWorld) -> None:
+    """If a run is killed between the merge and the deletion of the branch, the undo deletes only the branch."""
     run = world.run({"glade": suite("glade")})
     assert gone_through(run) == {"glade": "changed"}
     (pull,), (proposed, *_) = world.pulls(run, "glade"), run.record.journal.changes()
@@ -100,8 +98,8 @@ def test_a_branch_that_outlived_its_merge_is_taken_back(world: SuiteWorld) -> No
     assert not world.has_branch(run, "glade")
 
 
-def test_the_pull_request_says_what_it_adds_and_how_it_was_proven(world: SuiteWorld) -> None:
-    """Its text names each file, its one commit, the build, and the tests of this suite that ran in it."""
+def test_pull_request_describes_its_content_and_proof(world: SuiteWorld) -> None:
+    """The text has every file, the commit, the build, and the tests of this suite that the build ran."""
     run = world.run({}, recipes=["atlas"])
     (pull,) = world.pulls(run, "atlas")
     named = COMMIT_LINE.search(pull.body)
@@ -115,8 +113,8 @@ def test_the_pull_request_says_what_it_adds_and_how_it_was_proven(world: SuiteWo
     assert "test_generic" not in pull.body
 
 
-def test_an_unproven_proposal_is_found_again_then_replaced_then_taken_back(world: SuiteWorld) -> None:
-    """The next run takes the open one up; red, it stays. Another suite: closed, and anew as one commit."""
+def test_unproven_proposal_is_reused_then_replaced_then_undone(world: SuiteWorld) -> None:
+    """The next run reuses an open, red proposal; a changed suite closes it and opens a new one with one commit."""
     (first,) = world.pulls(left_open(world, "beacon"), "beacon")
     red = world.run({"beacon": suite("beacon", RED)})
     assert gone_through(red) == {"beacon": "failed"}
@@ -136,7 +134,7 @@ def test_an_unproven_proposal_is_found_again_then_replaced_then_taken_back(world
         for change in reversed(mended.record.journal.changes()):
             if change.kind != "testme-comment":
                 result = REGISTRY[change.kind].undo(mended.context.writer, mended, change)
-                # What was merged is reverted, not unproposed.
+                # A merge is reverted; the proposal itself stays merged.
                 assert result == ("not-needed" if change.kind == "propose-suite" else expected)
     assert world.files(mended, "beacon") == set()
     old, new = world.pulls(mended, "beacon")
@@ -144,8 +142,8 @@ def test_an_unproven_proposal_is_found_again_then_replaced_then_taken_back(world
     assert world.has_branch(mended, "beacon")
 
 
-def test_a_proposal_that_somebody_made_superfluous_is_closed(world: SuiteWorld) -> None:
-    """Somebody wrote another suite meanwhile: a plan says that it would be closed, an apply closes it."""
+def test_superfluous_proposal_is_closed(world: SuiteWorld) -> None:
+    """If somebody else has added a suite, a plan shows that the proposal would be closed, and an apply closes it."""
     left_open(world, "cinder")
     world.commit({f"tests/cinder/{path}": text for path, text in suite("cinder").items()}, branch="main")
     plan = world.run({"cinder": suite("cinder", RED)}, mode=Mode.PLAN)
@@ -161,8 +159,8 @@ def test_a_proposal_that_somebody_made_superfluous_is_closed(world: SuiteWorld) 
     assert (gone_through(repeated), kinds(repeated)) == ({"cinder": "unchanged"}, [])
 
 
-def test_what_a_person_pushed_to_a_proposal_is_left_to_them(world: SuiteWorld) -> None:
-    """A proposal with somebody else's commit is neither merged nor closed; that is a finding."""
+def test_proposal_with_another_persons_commit_is_left_alone(world: SuiteWorld) -> None:
+    """A proposal with another person's commit is neither merged nor closed, and is a finding."""
     left_open(world, "delta")
     world.commit({"tests/delta/functional/test_theirs.py": GOOD}, branch="muster/suite-delta")
     run = world.run({"delta": suite("delta")})
@@ -173,8 +171,8 @@ def test_what_a_person_pushed_to_a_proposal_is_left_to_them(world: SuiteWorld) -
     assert pull.state == "open"
 
 
-def test_a_suite_unlike_the_template_is_one_finding_and_stops_nothing_else(world: SuiteWorld) -> None:
-    """Every difference is named at once, no pull request is opened, and the other carried suite is settled."""
+def test_nonconforming_suite_is_one_finding(world: SuiteWorld) -> None:
+    """All differences are in one finding, no pull request is opened, and the other suite is processed."""
     bad = suite(
         "fjord",
         "import requests\nfrom . import client\n\n\ndef test_it(live_app, browser):\n    pass\n",
@@ -189,8 +187,8 @@ def test_a_suite_unlike_the_template_is_one_finding_and_stops_nothing_else(world
     assert (gone_through(apply), kinds(apply), world.pulls(apply, "fjord")) == ({"fjord": "failed"}, [], [])
 
 
-def test_it_is_proven_on_the_recipe_where_cc_ci_cannot_test_its_own(world: SuiteWorld, tmp_path: Path) -> None:
-    """`suite_proof = "recipe-pull-request"`: hedgedoc's suite is merged, then proven on hedgedoc's own #1."""
+def test_suite_is_proven_on_the_recipe_pull_request(world: SuiteWorld, tmp_path: Path) -> None:
+    """With `suite_proof = "recipe-pull-request"` the suite is merged, and then proven on hedgedoc's pull request 1."""
     (tmp_path / "hedgedoc").symlink_to(PAYLOAD / "hedgedoc")
     run = world.run(tmp_path, proof=ON_RECIPE)
     proposal = suites.propose_suites(run).proposals["hedgedoc"]
@@ -204,10 +202,10 @@ def test_it_is_proven_on_the_recipe_where_cc_ci_cannot_test_its_own(world: Suite
     assert all(change.undone or change.result == "done" for change in run.record.journal.changes())
 
 
-def test_a_merged_suite_that_is_red_on_the_recipe_is_reverted_and_comes_back_when_mended(
+def test_merged_suite_that_is_red_is_reverted_and_merged_once_fixed(
     tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
 ) -> None:
-    """hedgedoc's app is broken: the merge is taken back at once. The app is mended: the same suite comes in."""
+    """With a broken hedgedoc app the merge is reverted at once; with a fixed app the same suite is merged."""
     (tmp_path / "hedgedoc").symlink_to(PAYLOAD / "hedgedoc")
     folder = tmp_path_factory.mktemp("red")
     with suite_world(folder, ("hedgedoc",), faults=("red-build:hedgedoc",)) as red:
@@ -231,14 +229,14 @@ def test_a_merged_suite_that_is_red_on_the_recipe_is_reverted_and_comes_back_whe
 
 
 def polled_by(run: Run, *recipes: str) -> None:
-    """Let the run's survey have a host whose bridge polls these recipes."""
+    """Put a host whose bridge polls these recipes into the run's survey."""
     csv = ",".join((run.context.world.ccci, *(run.context.world.mirror(name) for name in recipes)))
     host: Any = SimpleNamespace(bridge=SimpleNamespace(poll_set=csv, state="running"))
     run.surveys.now = dataclasses.replace(run.surveys.now, host=host)
 
 
-def test_a_recipe_that_nobody_polls_is_not_merged_unproven(world: SuiteWorld) -> None:
-    """Where a comment on the recipe is the only proof, and it would be ignored, nothing is begun."""
+def test_suite_of_an_unpolled_recipe_is_not_merged_unproven(world: SuiteWorld) -> None:
+    """If only a comment on the recipe can prove it, and the recipe is not polled, nothing is started."""
     run = world.run({"ember": suite("ember")}, proof=ON_RECIPE)
     polled_by(run, "atlas")
     assert gone_through(run) == {"ember": "failed"}
@@ -247,7 +245,7 @@ def test_a_recipe_that_nobody_polls_is_not_merged_unproven(world: SuiteWorld) ->
 
 
 def test_polled_without_tests_and_tests_without_polling_are_findings(world: SuiteWorld) -> None:
-    """Each names its recipes, those off the roster too; when all is in order there is none."""
+    """Both findings name their recipes, including those not in the roster; there is none if all is in order."""
     run = world.run({}, recipes=["uptime-kuma", "mumble", "ember"])
     polled_by(run, "uptime-kuma", "ember")
     coverage.report(run.context, run.record, run.surveys)
@@ -270,8 +268,8 @@ def ccci_with(suite: Suite, head: str = "a" * 40) -> CcciState:
     return CcciState(head, None, {suite.recipe: suite}, (), None, {})
 
 
-def test_a_green_that_ran_none_of_a_recipes_tests_does_not_cover_it() -> None:
-    """ "custom skipped" at the head where there was a suite is no; red, or at another commit, is not known."""
+def test_green_without_own_tests_does_not_cover_the_recipe() -> None:
+    """A green build at the suite's head that ran none of its tests is no coverage; red, or another head, is unknown."""
     ghost = Suite(
         "ghost",
         {"recipe_meta.py": "1", "functional/test_api.py": "2"},
@@ -293,8 +291,8 @@ def test_a_green_that_ran_none_of_a_recipes_tests_does_not_cover_it() -> None:
     assert judged(None) is None
 
 
-def test_what_this_run_saw_of_a_build_is_part_of_the_roll_and_a_finding(world: SuiteWorld) -> None:
-    """The hollow green makes *covered* a no with its build, and tells an operator where to look."""
+def test_green_without_own_tests_is_in_the_status_and_a_finding(world: SuiteWorld) -> None:
+    """A green without own tests makes *covered* false with its build, and is a finding for an operator."""
     run = world.run({}, recipes=["mumble"])
     assert run.surveys.now.ccci
     assert covered(run.record, run.surveys, "mumble").ok is True
@@ -309,8 +307,8 @@ def test_what_this_run_saw_of_a_build_is_part_of_the_roll_and_a_finding(world: S
     assert [finding.id for finding in run.record.findings] == ["hollow-mumble"]
 
 
-def test_a_file_called_test_that_holds_none_covers_nothing(world: SuiteWorld) -> None:
-    """The names are read from cc-ci at its head in one request; a file without any is named as what it is."""
+def test_file_without_a_test_function_covers_nothing(world: SuiteWorld) -> None:
+    """Test names are read from cc-ci's head in one request; a file without any is named."""
     run = world.run({}, recipes=["mumble"])
     assert run.surveys.now.ccci
     mumble = run.surveys.now.ccci.suites["mumble"]
@@ -318,7 +316,7 @@ def test_a_file_called_test_that_holds_none_covers_nothing(world: SuiteWorld) ->
     assert "test_root_answers" in mumble.test_names["functional/test_health_check.py"]
     archive = run.context.world.forge.archive(run.context.world.ccci, run.surveys.now.ccci.head)
     assert archive
-    # A file whose bytes are not those that the tree lists is not taken for it.
+    # A file whose blob id differs from the tree's does not count.
     other = dataclasses.replace(mumble, files=dict.fromkeys(mumble.files, "0" * 40))
     assert read_test_names({"mumble": other}, "tests", archive)["mumble"].test_names is None
     hollow = dataclasses.replace(mumble, test_names=dict.fromkeys(mumble.own_tests, ()))
@@ -337,21 +335,21 @@ def test_a_file_called_test_that_holds_none_covers_nothing(world: SuiteWorld) ->
         ("def test_broken(:\n", ()),
     ],
 )
-def test_named_tests_are_those_that_pytest_would_collect(text: str, names: tuple[str, ...]) -> None:
-    """Functions `test…` and methods of `Test…`; what does not parse has none."""
+def test_listed_tests_are_those_that_pytest_collects(text: str, names: tuple[str, ...]) -> None:
+    """Functions `test…` and methods of classes `Test…` are listed; an unparsable file has none."""
     assert list_tests(text.encode()) == names
 
 
-def test_folders_that_are_no_recipe_are_no_suites() -> None:
-    """By rule: underscore folders, those that the site names, and files beside the folders."""
+def test_other_folders_are_not_suites() -> None:
+    """Folders with an underscore, folders that the site excludes, and single files are not suites."""
     paths = ["tests/conftest.py", "tests/_generic/test_a.py", "tests/custom-html-red-bad/recipe_meta.py"]
     paths += ["tests/ghost/recipe_meta.py", "docs/ghost/recipe_meta.py"]
     tree = [TreeEntry(path, "blob", git_blob(b"")) for path in paths]
     assert list(suites_in(tree, "tests", other_folders=["custom-html-*-bad"])) == ["ghost"]
 
 
-def test_without_a_template_nothing_is_proposed(world: SuiteWorld) -> None:
-    """cc-ci has no such folder: there is nothing to compare with, and that is said."""
+def test_nothing_is_proposed_without_a_template(world: SuiteWorld) -> None:
+    """Without the template folder in cc-ci nothing is proposed, and the reason is given."""
     run = world.run({"ember": suite("ember")}, mode=Mode.PLAN)
     site = dataclasses.replace(
         run.context.site, ccci=dataclasses.replace(run.context.site.ccci, template="nobody")
@@ -361,8 +359,8 @@ def test_without_a_template_nothing_is_proposed(world: SuiteWorld) -> None:
         suites.demand_conformity(context, run.surveys, "ember", {})
 
 
-def test_a_forge_hands_out_a_commit_with_all_its_files(forge: ForgeUnderTest) -> None:
-    """As a tar.gz, in which the suites' files are found byte for byte; 500 for a commit that is not there."""
+def test_forge_serves_the_archive_of_a_commit(forge: ForgeUnderTest) -> None:
+    """A tar.gz has the files byte for byte; an unknown commit answers 500."""
     files = {f"tests/ghost/{path}": text for path, text in suite("ghost").items()}
     remote = forge.new_repo(files)
     path = f"{remote.api}/archive/{remote.head()}.tar.gz"
@@ -373,9 +371,8 @@ def test_a_forge_hands_out_a_commit_with_all_its_files(forge: ForgeUnderTest) ->
     assert forge.api().get(f"{remote.api}/archive/{'0' * 40}.tar.gz").status_code == 500
 
 
-def test_a_closed_proposal_can_be_opened_again(forge: ForgeUnderTest) -> None:
-    """Its branch deleted (which closes it, after a while) and made again at the same commit: the pull request opens
-    with the head it had."""
+def test_closed_proposal_can_be_reopened(forge: ForgeUnderTest) -> None:
+    """A pull request closed by the deletion of its branch can be reopened after the branch is created again."""
     remote, bot = forge.new_repo({"a": "1"}), forge.api()
     pull = forge.new_pull(remote, {"b": "2"}, branch="muster/suite-x")
     path = f"{remote.api}/pulls/{pull['number']}"

@@ -1,4 +1,4 @@
-"""Nix modules to read and to edit: every supported form of a poll set, written around given entries."""
+"""Nix modules with a poll set in every supported form, and the entries according to Nix."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NIX = shutil.which("nix-instantiate")
 WITHOUT_NIX = NOT_INSTALLED
 VARIABLE = "POLL_REPOS"
 
-# Lines that name the variable and set nothing, a comment with a word that is not ASCII, and another variable.
+# Lines that mention the variable without setting it, a comment with a non-ASCII word, and another variable.
 HEAD = """\
 # POLL_REPOS=org/commented,org/out  (früher: modules/bridge.nix)
 { config, lib, pkgs, ... }:
@@ -46,7 +46,7 @@ def quoted(entries: Entries, between: str = " ") -> str:
     return between.join(f'"{entry}"' for entry in entries)
 
 
-# name -> the attribute `value` of a module for some entries. The judge reads it back from that attribute.
+# name -> the attribute `value` of a module with these entries, which `judge` evaluates.
 FORMS: dict[str, Callable[[Entries], str]] = {
     "attribute": lambda e: f'value.POLL_REPOS = "{csv(e)}";',
     "quoted attribute": lambda e: f'value = {{ "POLL_REPOS" = "{csv(e)}"; }};',
@@ -79,7 +79,7 @@ FORMS: dict[str, Callable[[Entries], str]] = {
 
 
 def module(form: str, entries: Entries, *, newline: str = "\n") -> bytes:
-    """A module in which POLL_REPOS is set once, in that form."""
+    """A module that sets POLL_REPOS once, in this form."""
     return (HEAD + "  " + FORMS[form](entries) + "\n" + TAIL).replace("\n", newline).encode()
 
 
@@ -92,7 +92,7 @@ in map (n: value (./. + "/${toString n}.nix")) (builtins.genList (n: n) COUNT)
 
 
 def judge(folder: Path, *sources: bytes) -> list[object]:
-    """What Nix says the attribute `value` of each module is; raises CalledProcessError where it refuses one."""
+    """Evaluate the attribute `value` of each module with Nix; raises CalledProcessError if Nix rejects one."""
     own = folder / "nix"
     (own / "etc").mkdir(parents=True, exist_ok=True)
     (own / "etc" / "nix.conf").write_text("sandbox = false\nbuild-users-group =\nsubstituters =\n")
@@ -110,7 +110,7 @@ def judge(folder: Path, *sources: bytes) -> list[object]:
 
 
 def entries_of(value: object) -> Entries:
-    """The poll set in an evaluated `value`: of an attribute, of a list of NAME=value, or of a text's lines."""
+    """The poll set in an evaluated `value`: an attribute, a list of NAME=value, or a text."""
     if isinstance(value, dict):
         value = value[VARIABLE]
         if isinstance(value, list):
