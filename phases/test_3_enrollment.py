@@ -51,18 +51,30 @@ def test_the_poll_set_could_be_brought_to_its_end_state(enrollment: Enrollment, 
 def test_the_poll_set_is_exactly_the_roster(
     context: Context, excluded: Exclusions, enrollment: Enrollment, expect: Expectation
 ) -> None:
-    """cc-ci first, then every recipe that stands, in the roster's order, and nothing else.
+    """cc-ci first, then every recipe that no phase excluded, each once, and nothing else.
 
     A plan asserts it of the file that it would leave.
     """
     expect.after_apply(enrollment.drifted, "the poll set")
     entries = context.roster.poll_entries(org=context.site.forge.org, ccci_repository=context.world.ccci)
-    wanted = tuple(e for e in entries if e.rsplit("/", 1)[1] not in excluded or e in enrollment.wanted.entries)
+    wanted = [e for e in entries if e.rsplit("/", 1)[1] not in excluded or e in enrollment.wanted.entries]
+    check = f"git show origin/{context.site.ccci.branch}:{context.site.ccci.poll_file}"
+    seen = enrollment.in_git.entries
     expect.equal(
-        f"{context.site.ccci.poll_variable} in {context.site.ccci.poll_file}",
-        expected=wanted,
-        seen=enrollment.in_git.entries,
-        check=f"git show origin/{context.site.ccci.branch}:{context.site.ccci.poll_file}",
+        f"the entries of {context.site.ccci.poll_variable} in {context.site.ccci.poll_file}",
+        expected=sorted(wanted),
+        seen=sorted(seen),
+        check=check,
+    )
+    expect.equal("the first entry", expected=context.world.ccci, seen=seen[0] if seen else "none", check=check)
+
+
+def test_the_order_of_what_was_polled_is_kept(enrollment: Enrollment, expect: Expectation) -> None:
+    """New recipes are appended; the entries that were there before come first, in their order."""
+    expect.depends_on(enrollment.problem)
+    before = enrollment.before.poll_set.entries if enrollment.before else ()
+    expect.equal(
+        "the first entries of the poll set", expected=before, seen=enrollment.in_git.entries[: len(before)]
     )
 
 
