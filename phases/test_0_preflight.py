@@ -1,7 +1,7 @@
 """Phase 0, preflight. Writes nothing.
 
-Do forge, Drone and host answer, are they the ones that were meant, may we do what has to be done, and does
-every recipe exist upstream? What stands now is recorded, to come back to.
+The forge, Drone and the host answer and are the configured ones, the accounts have the rights that a run needs, and
+every recipe exists upstream. The current state is recorded, so that a rollback can restore it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,13 @@ from fixtures.run.context import Context
 from fixtures.run.expectation import Expectation
 from fixtures.run.gates import Gate
 from fixtures.run.record import Recorder
-from fixtures.run.run import Run
 from fixtures.run.surveys import Surveys
+
+IDENTITY_COMMANDS = {
+    "machine_id": "cat /etc/machine-id",
+    "hostname": "hostname",
+    "root_device": "findmnt -no SOURCE /",
+}
 
 pytestmark = pytest.mark.dependency(scope="session")
 
@@ -26,7 +31,7 @@ pytestmark = pytest.mark.dependency(scope="session")
 def test_the_forge_answers(context: Context, surveys: Surveys, expect: Expectation) -> None:
     expect.read("forge")
     expect.true(
-        "the forge",
+        "the forge's version",
         bool(surveys.baseline.forge_version),
         expected="a version",
         seen=surveys.baseline.forge_version,
@@ -56,17 +61,14 @@ def test_the_token_has_the_scope(scope: str, preflight: Preflight, expect: Expec
             seen=preflight.survey.account,
         )
         return
-    expect.only_if_known(
-        preflight.missing_scopes is not None,
-        "write scopes are asked for by a run that writes, of a forge that answers",
-    )
+    expect.only_if_known(preflight.missing_scopes is not None, "the token's write scopes")
     missing = preflight.missing_scopes or ()
     expect.true(
         f"the scope {scope}",
         scope not in missing,
         expected="granted",
         seen="missing" if scope in missing else "granted",
-        check="the token's page in the bot's settings on the forge",
+        check="the bot's settings on the forge, page Applications",
     )
 
 
@@ -76,51 +78,53 @@ def test_the_organisation_can_be_read(context: Context, surveys: Surveys, expect
     expect.read("pull requests")
     expect.read("cc-ci")
     expect.true(
-        f"repositories of {context.site.forge.org}",
+        f"the number of repositories in {context.site.forge.org}",
         bool(surveys.baseline.repositories),
-        expected="at least one",
+        expected="at least 1",
         seen=len(surveys.baseline.repositories),
     )
 
 
 @pytest.mark.system("drone")
-def test_drone_knows_us(context: Context, surveys: Surveys, expect: Expectation) -> None:
+def test_drone_accepts_the_token(context: Context, surveys: Surveys, expect: Expectation) -> None:
     expect.read("drone account")
     expect.read("drone")
     expect.true(
-        "the account of Drone's token",
+        "the account that Drone's token belongs to",
         bool(surveys.baseline.drone_account),
-        expected="an account, not a guest",
+        expected="an account; a wrong token makes a guest",
         seen=surveys.baseline.drone_account,
         check=f"GET {context.site.drone.url}/api/user",
     )
 
 
-@pytest.mark.parametrize("mark", ["machine_id", "hostname", "root_device"])
+@pytest.mark.parametrize("fact", IDENTITY_COMMANDS)
 @pytest.mark.system("host")
-def test_the_host_is_the_one_that_was_meant(mark: str, run: Run, expect: Expectation) -> None:
+def test_the_host_is_the_configured_one(
+    fact: str, context: Context, surveys: Surveys, expect: Expectation
+) -> None:
     expect.read("host")
-    seen = run.surveys.baseline.demand_host().identity
+    seen = surveys.baseline.demand_host().identity
     expect.equal(
-        f"the host's {mark.replace('_', ' ')}",
-        expected=getattr(wanted_identity(run.context), mark),
-        seen=getattr(seen, mark),
-        check=f"ssh {run.context.site.host.address} hostname",
+        f"the host's {fact.replace('_', ' ')}",
+        expected=getattr(wanted_identity(context), fact),
+        seen=getattr(seen, fact),
+        check=f"ssh {context.site.host.address} '{IDENTITY_COMMANDS[fact]}'",
     )
 
 
 @pytest.mark.parametrize(
     "server", [pytest.param(name, marks=pytest.mark.system(name)) for name in ("forge", "drone", "host")]
 )
-def test_its_clock_is_allowed_for(
+def test_a_wrong_clock_is_reported(
     server: str, context: Context, record: Recorder, surveys: Surveys, preflight: Preflight, expect: Expectation
 ) -> None:
-    """A clock that is far from ours is a finding; what depends on times is compared in spite of it."""
+    """A clock that differs from ours by more than the limit is a finding, and comparisons of times allow for it."""
     ahead_s, limit_s = clock_differences(context, surveys)[server], context.site.limits.clock_skew_s
     expect.true(
-        f"the clock of the {server}",
+        f"the clock of the {server} against ours",
         abs(ahead_s) <= limit_s or any(finding.id == f"clock-{server}" for finding in record.findings),
-        expected=f"within {limit_s:g} s of ours, or among the findings",
+        expected=f"at most {limit_s:g} s apart, or a finding",
         seen=f"{ahead_s:+.1f} s",
     )
 
@@ -129,7 +133,7 @@ def test_its_clock_is_allowed_for(
 def test_upstream_has_the_recipe(
     recipe: str, context: Context, surveys: Surveys, preflight: Preflight, expect: Expectation
 ) -> None:
-    """Its repository answers with a main branch; where the mirror is missing, the host can fetch it too."""
+    """Its repository has a main branch; if its mirror is missing, the host can also fetch the recipe with abra."""
     expect.read(f"upstream {recipe}")
     refs = surveys.baseline.upstreams.get(recipe)
     url = f"{context.site.upstream.url}/{context.site.upstream.owner}/{recipe}.git"
@@ -145,7 +149,7 @@ def test_upstream_has_the_recipe(
         expect.no_problem(fetched, what=f"abra recipe fetch {recipe} on the host")
     elif fetched is not None:
         expect.equal(
-            f"exit status of abra recipe fetch {recipe} on the host",
+            f"the exit status of abra recipe fetch {recipe} on the host",
             expected=0,
             seen=fetched.exit_status,
             check=f"ssh {context.site.host.address} ABRA_DIR=$(mktemp -d) abra recipe fetch {recipe} -n",
@@ -153,18 +157,18 @@ def test_upstream_has_the_recipe(
 
 
 @pytest.mark.system("host")
-def test_there_is_something_to_come_back_to(surveys: Surveys, expect: Expectation) -> None:
+def test_the_baseline_is_complete(surveys: Surveys, expect: Expectation) -> None:
     """The baseline holds the poll set, the running system and the bridge's task."""
     expect.read("host")
     host = surveys.baseline.demand_host()
     expect.true(
-        "the bridge in the baseline",
+        "the bridge's task in the baseline",
         bool(host.bridge.task_id),
-        expected="a task with a poll set",
+        expected="a task id",
         seen=f"{host.bridge.state} {host.bridge.task_id}",
     )
     expect.true(
-        "the running system and the generation",
+        "the running system in the baseline",
         bool(host.system.running),
         expected="a store path",
         seen=f"generation {host.system.profile.number}, {host.system.running}",
@@ -175,12 +179,14 @@ def test_there_is_something_to_come_back_to(surveys: Surveys, expect: Expectatio
 def test_nothing_was_written(
     context: Context, record: Recorder, preflight: Preflight, expect: Expectation
 ) -> None:
-    expect.equal("what a write would have left on the host", expected=preflight.before, seen=preflight.after)
     expect.equal(
-        "changes in the journal",
+        "the state of the host, before and after this phase", expected=preflight.before, seen=preflight.after
+    )
+    expect.equal(
+        "the number of changes in the journal",
         expected=0,
         seen=len(record.journal.changes()),
-        check=f"python -m fixtures.journal.writer show {context.folder}",
+        check=f"python -m fixtures.journal show {context.folder}",
     )
 
 

@@ -1,8 +1,8 @@
 """Phase 1, mirrors. Every recipe has a private mirror whose main and tags are upstream's.
 
-Reviewers accepted a mirror on four facts: it answers, it is not empty, its default branch is main, its head is
-upstream's head. No pull request is opened, and those that are open keep their state and head. A health check
-moves nothing: it allows a mirror to be behind upstream for the hours that the site grants.
+Reviewers accepted a mirror on four facts: it answers, it is not empty, its default branch is main, and its head is
+upstream's head. No pull request is opened, and open ones keep their state and head. A health check changes nothing: it
+accepts a mirror that is behind upstream for less than the site's grace period.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ pytestmark = pytest.mark.dependency(depends=["phase 0"], scope="session")
 
 
 def test_it_was_brought_up_to_date(recipe: str, mirrors: Mirrors, expect: Expectation) -> None:
-    """Created, moved forward, or left alone because nothing was missing; never overwritten."""
+    """It was created, fast-forwarded, or already up to date; it is never overwritten."""
     expect.success(mirrors[recipe])
 
 
-def _seen(recipe: str, mirrors: Mirrors, expect: Expectation) -> Repository | None:
-    """The mirror as the organisation lists it; where it is not listed and why is known (renamed), that is told."""
+def _listed(recipe: str, mirrors: Mirrors, expect: Expectation) -> Repository | None:
+    """The mirror in the organisation's list; if it is not listed and the survey knows why, the test fails with that."""
     __tracebackhide__ = True
     seen = mirrors.survey.repositories.get(recipe)
     if seen is None:
@@ -39,30 +39,30 @@ def _seen(recipe: str, mirrors: Mirrors, expect: Expectation) -> Repository | No
 def test_it_exists(recipe: str, context: Context, mirrors: Mirrors, expect: Expectation) -> None:
     expect.after_apply(mirrors[recipe].planned, "the mirror")
     url = f"{context.site.forge.url}/api/v1/repos/{context.world.mirror(recipe)}"
-    seen = _seen(recipe, mirrors, expect)
+    mirror = _listed(recipe, mirrors, expect)
     expect.equal(
-        "the mirror",
+        "the full name of the mirror",
         expected=context.world.mirror(recipe),
-        seen=seen.full_name if seen else "missing",
+        seen=mirror.full_name if mirror else "missing",
         check=f"GET {url}",
     )
 
 
 def test_it_is_not_empty(recipe: str, mirrors: Mirrors, expect: Expectation) -> None:
     expect.after_apply(mirrors[recipe].planned, "its content")
-    seen = _seen(recipe, mirrors, expect)
+    mirror = _listed(recipe, mirrors, expect)
     expect.true(
         "the mirror",
-        seen is not None and not seen.empty,
+        mirror is not None and not mirror.empty,
         expected="not empty",
-        seen="missing" if seen is None else f"empty={seen.empty}",
+        seen="missing" if mirror is None else "empty" if mirror.empty else "not empty",
     )
 
 
 def test_its_default_branch_is_main(recipe: str, mirrors: Mirrors, expect: Expectation) -> None:
     expect.after_apply(mirrors[recipe].planned, "its default branch")
-    seen = _seen(recipe, mirrors, expect)
-    expect.equal("its default branch", expected=MAIN, seen=seen.default_branch if seen else "missing")
+    mirror = _listed(recipe, mirrors, expect)
+    expect.equal("its default branch", expected=MAIN, seen=mirror.default_branch if mirror else "missing")
 
 
 def test_its_head_is_upstreams_head(
@@ -70,9 +70,9 @@ def test_its_head_is_upstreams_head(
 ) -> None:
     expect.after_apply(mirrors[recipe].planned, "its head")
     expect.read(f"mirror {recipe}")
-    if (late := surveys.lags.get(recipe)) and late.tolerated:
-        grace_h = context.site.limits.mirror_grace_h
-        expect.true("the head of its main", True, expected=f"upstream's for all but {grace_h} h", seen=late.words)
+    if (lag := surveys.lags.get(recipe)) and lag.tolerated:
+        within = f"upstream's head, or at most {context.site.limits.mirror_grace_h} h behind it"
+        expect.true("the head of its main", True, expected=within, seen=lag.words)
         return
     mirror, upstream = mirrors.survey.mirrors.get(recipe), mirrors.survey.upstreams.get(recipe)
     url = f"{context.site.forge.url}/{context.world.mirror(recipe)}.git"
@@ -84,27 +84,30 @@ def test_its_head_is_upstreams_head(
     )
 
 
-def test_it_has_upstreams_tags(recipe: str, surveys: Surveys, mirrors: Mirrors, expect: Expectation) -> None:
+def test_it_has_upstreams_tags(
+    recipe: str, context: Context, surveys: Surveys, mirrors: Mirrors, expect: Expectation
+) -> None:
     expect.after_apply(mirrors[recipe].planned, "its tags")
     expect.read(f"mirror {recipe}")
-    upstream, late = mirrors.survey.upstreams.get(recipe), surveys.lags.get(recipe)
-    missing = (mirrors.survey.mirrors.get(recipe) or Refs("")).missing_tags(upstream or Refs(""))
-    if late and late.tolerated:
-        expect.true("its tags", True, expected="upstream's, within the site's grace", seen=late.words)
+    if (lag := surveys.lags.get(recipe)) and lag.tolerated:
+        within = f"upstream's tags, or at most {context.site.limits.mirror_grace_h} h behind them"
+        expect.true("its tags", True, expected=within, seen=lag.words)
         return
+    mirror = mirrors.survey.mirrors.get(recipe) or Refs("")
+    upstream = mirrors.survey.upstreams.get(recipe) or Refs("")
     expect.nothing(
-        f"tags that upstream has ({len(upstream.tags) if upstream else 0}) and the mirror has not", missing
+        f"missing tags, of the {len(upstream.tags)} tags that upstream has", mirror.missing_tags(upstream)
     )
 
 
 def test_it_is_private_like_its_siblings(recipe: str, mirrors: Mirrors, expect: Expectation) -> None:
     expect.after_apply(mirrors[recipe].planned, "its visibility")
-    seen = _seen(recipe, mirrors, expect)
+    mirror = _listed(recipe, mirrors, expect)
     expect.true(
         "the mirror",
-        seen is not None and seen.private,
+        mirror is not None and mirror.private,
         expected="private",
-        seen="missing" if seen is None else f"private={seen.private}",
+        seen="missing" if mirror is None else "private" if mirror.private else "public",
     )
 
 
@@ -114,7 +117,7 @@ def test_no_pull_request_was_opened(
     full_name = context.world.mirror(recipe)
     before = {pull.name for pull in surveys.baseline.pulls_of(full_name)}
     expect.nothing(
-        "pull requests that were not there before",
+        "new pull requests",
         sorted({pull.name for pull in mirrors.survey.pulls_of(full_name)} - before),
     )
 
@@ -122,9 +125,9 @@ def test_no_pull_request_was_opened(
 def test_open_pull_requests_are_untouched(
     recipe: str, context: Context, record: Recorder, surveys: Surveys, mirrors: Mirrors, expect: Expectation
 ) -> None:
-    """This run closed none. What people did to their own meanwhile is a finding and stops nothing."""
+    """This run closed none of them; what people did to theirs meanwhile is a finding, and stops nothing."""
     expect.nothing(
-        "pull requests that were open before and that this run can have closed",
+        "pull requests that this run may have closed",
         [closed.words for closed in find_closed_by_run(context, record, surveys, recipe)],
         check=f"{context.site.forge.url}/{context.world.mirror(recipe)}/pulls?state=closed",
     )

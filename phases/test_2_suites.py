@@ -1,7 +1,8 @@
-"""Phase 2, suites. Every recipe is covered by tests of its own in cc-ci.
+"""Phase 2, suites. Every recipe has a test suite of its own in cc-ci.
 
 A suite that muster carries (hedgedoc's) and cc-ci lacks is compared with cc-ci's template, proposed as one pull
-request, proven by a verdict that is younger than it and ran these very tests, and merged with its head pinned.
+request, proven by a green verdict that is younger than the proposal and ran exactly these tests, and merged with its
+head pinned.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.dependency(depends=["phase 1"], scope="session")
 
 
 def test_the_carried_suite_is_in_ccci(carried: str, suites: Suites, expect: Expectation) -> None:
-    """It was there already, or it was proposed, proven and merged."""
+    """It was in cc-ci already, or it was proposed, proven and merged."""
     expect.success(suites.proposals[carried].outcome)
 
 
@@ -27,23 +28,23 @@ def test_its_proposal_was_one_commit(carried: str, suites: Suites, expect: Expec
     expect.only_if_known(not proposal.outcome.planned, "the proposal")
     expect.depends_on(proposal.outcome.error)
     if proposal.outcome.state == "unchanged":
-        expect.true("what had to be proposed", True, expected="nothing", seen=proposal.outcome.message)
+        expect.true("the suite to propose", True, expected="none", seen=proposal.outcome.message)
         return
     expect.equal(
-        "commits of the pull request",
+        "the number of commits in the pull request",
         expected=1,
         seen=proposal.commits,
-        check=f"the pull request {proposal.pull.name if proposal.pull else ''}",
+        check=f"open {proposal.pull.name} on the forge" if proposal.pull else "",
     )
 
 
-def test_its_verdict_vouches_for_these_tests(carried: str, suites: Suites, expect: Expectation) -> None:
-    """Green, at the proposed head, and every file of tests is among what ran."""
+def test_its_verdict_covers_these_tests(carried: str, suites: Suites, expect: Expectation) -> None:
+    """It is green, of the proposed head, and a test of every test file ran."""
     proposal = suites.proposals[carried]
     expect.only_if_known(not proposal.outcome.planned, "the verdict")
     expect.depends_on(proposal.outcome.error)
     if proposal.outcome.state == "unchanged":
-        expect.true("what had to be proven", True, expected="nothing", seen=proposal.outcome.message)
+        expect.true("the suite to prove", True, expected="none", seen=proposal.outcome.message)
         return
     verdict = proposal.verdict
     expect.true(
@@ -53,7 +54,7 @@ def test_its_verdict_vouches_for_these_tests(carried: str, suites: Suites, expec
         seen=verdict.why or "green" if verdict else "none",
         check=verdict.build_url if verdict else "",
     )
-    expect.nothing("its files of tests that did not run", proposal.not_run)
+    expect.nothing("its test files that did not run", proposal.not_run)
 
 
 def test_it_is_covered(recipe: str, context: Context, suites: Suites, expect: Expectation) -> None:

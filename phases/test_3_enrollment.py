@@ -1,6 +1,6 @@
-"""Phase 3, enrollment. The poll set in cc-ci is cc-ci itself and all recipes, in append order.
+"""Phase 3, enrollment. The poll set in cc-ci's git is cc-ci itself and all recipes, in the order of their enrollment.
 
-One commit changes one value. A recipe is enrolled only when its mirror stands and its suite exists.
+One commit changes one value. A recipe is enrolled only if its mirror and its suite exist.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ pytestmark = pytest.mark.dependency(depends=["phase 2"], scope="session")
 def test_it_is_covered_before_it_is_polled(
     recipe: str, record: Recorder, enrollment: Enrollment, expect: Expectation
 ) -> None:
-    """In the poll set only with a suite; one whose suite this run has yet to propose was polled before."""
+    """A recipe that is polled has a suite; if this run would still propose the suite, it was enrolled before."""
     suites = enrollment.survey.demand_ccci().suites
     planned = any(step.recipe == recipe and step.phase == 2 for step in record.planned)
     expect.after_apply(planned, "its suite")
     expect.true(
         f"the suite of {recipe}",
         suites.get(recipe, Suite(recipe)).covers,
-        expected="covers it",
-        seen=suites.get(recipe, Suite(recipe)).lacks or "covers it",
+        expected="recipe_meta.py and named tests of its own",
+        seen=suites.get(recipe, Suite(recipe)).lacks or "recipe_meta.py and named tests of its own",
     )
 
 
@@ -40,12 +40,14 @@ def test_it_is_in_the_poll_set(
     entries = enrollment.in_git.entries
     entry = context.world.mirror(recipe)
     expect.equal(
-        f"how often {entry} stands in {context.site.ccci.poll_file}", expected=1, seen=entries.count(entry)
+        f"the number of times that {entry} is in {context.site.ccci.poll_file}",
+        expected=1,
+        seen=entries.count(entry),
     )
 
 
-def test_the_poll_set_could_be_brought_to_its_end_state(enrollment: Enrollment, expect: Expectation) -> None:
-    expect.no_problem(enrollment.problem, what="bringing the poll set to its end state")
+def test_the_poll_set_could_be_updated(enrollment: Enrollment, expect: Expectation) -> None:
+    expect.no_problem(enrollment.problem, what="updating the poll set")
 
 
 def test_the_poll_set_is_exactly_the_roster(
@@ -53,7 +55,7 @@ def test_the_poll_set_is_exactly_the_roster(
 ) -> None:
     """cc-ci first, then every recipe that no phase excluded, each once, and nothing else.
 
-    A plan asserts it of the file that it would leave.
+    A plan asserts this of the file that an apply would commit.
     """
     expect.after_apply(enrollment.drifted, "the poll set")
     entries = context.roster.poll_entries(org=context.site.forge.org, ccci_repository=context.world.ccci)
@@ -79,7 +81,7 @@ def test_the_order_of_what_was_polled_is_kept(enrollment: Enrollment, expect: Ex
 
 
 def test_only_that_value_was_changed(enrollment: Enrollment, expect: Expectation) -> None:
-    """Cut the value out of the file before and after: the rest is the same bytes."""
+    """Outside of the value, the file is byte for byte the same as before."""
     expect.depends_on(enrollment.problem)
     rest = [
         file.content[: file.found.span[0]] + file.content[file.found.span[1] :]
@@ -87,7 +89,7 @@ def test_only_that_value_was_changed(enrollment: Enrollment, expect: Expectation
         if file
     ]
     expect.true(
-        "everything outside of the value",
+        "the file outside of the value",
         len(rest) == 2 and rest[0] == rest[1],
         expected="unchanged",
         seen=enrollment.diff or "no edit",
@@ -95,20 +97,20 @@ def test_only_that_value_was_changed(enrollment: Enrollment, expect: Expectation
 
 
 def test_the_file_still_evaluates(enrollment: Enrollment, expect: Expectation) -> None:
-    """By nix where it is installed here; otherwise the host evaluates it before it deploys."""
+    """nix evaluates it if it is installed on this machine; otherwise the host does so before the deploy."""
     expect.depends_on(enrollment.problem)
     assert enrollment.after is not None
     evaluated = enrollment.after.evaluated
     if evaluated.entries is None:
         expect.equal(
-            "the value as it stands in the file",
+            "the value in the file",
             expected=enrollment.wanted.entries,
             seen=enrollment.in_git.entries,
             check=f"not evaluated here: {evaluated.why}",
         )
         return
     expect.equal(
-        "the value as nix evaluates it",
+        "the value, evaluated by nix",
         expected=enrollment.in_git.entries,
         seen=evaluated.entries,
         check=evaluated.how,

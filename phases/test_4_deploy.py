@@ -1,7 +1,7 @@
-"""Phase 4, deploy. The host runs cc-ci's head, a new bridge polls all recipes, and nothing else got worse.
+"""Phase 4, deploy. The host runs cc-ci's head, a new bridge polls all recipes, and nothing else is worse than before.
 
-If the checkout cannot be brought to the head, the deploy is withheld: claimed and flagged, never from a stale
-tree. If anything regresses, the session's end brings the recorded generation back.
+If the checkout cannot be brought to the head, the deploy is withheld (claimed and flagged): a stale tree is never
+deployed. If anything regresses, the end of the session restores the recorded generation.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ def test_the_checkout_is_the_committed_head(
 
 
 def test_the_configuration_is_this_hosts(context: Context, deployment: Deployment, expect: Expectation) -> None:
-    """Once, this host was switched to another machine's configuration and came up in emergency mode."""
+    """This host was once switched to another machine's configuration, and came up in emergency mode."""
     expect.depends_on(deployment.problem)
     expect.only_if_known(bool(deployment.built) or context.writer is not None, "the evaluated configuration")
     host = context.site.host
     expect.equal(
-        f"host name and root device of {host.flake_uri}",
+        f"the host name and root device in {host.flake_uri}",
         expected=(host.hostname, host.root_device),
         seen=deployment.target,
     )
@@ -65,7 +65,7 @@ def test_the_running_system_is_the_built_one(
         seen=system.running,
         check=f"ssh {context.site.host.address} readlink -f /run/current-system",
     )
-    expect.equal("the system that boots next", expected=deployment.built, seen=system.profile.path)
+    expect.equal("the system that the next boot starts", expected=deployment.built, seen=system.profile.path)
 
 
 def test_the_bridge_runs(context: Context, deployment: Deployment, expect: Expectation) -> None:
@@ -83,25 +83,25 @@ def test_the_bridge_runs(context: Context, deployment: Deployment, expect: Expec
 def test_a_new_bridge_polls_the_new_set(
     surveys: Surveys, enrollment: Enrollment, deployment: Deployment, expect: Expectation
 ) -> None:
-    """A changed environment means a new task; the image may stay the same."""
+    """A new poll set needs a new task, because it is part of the task's environment; the image may stay the same."""
     expect.depends_on(deployment.problem)
     expect.only_if_known(not deployment.planned, "the new task")
     before, now = surveys.baseline.demand_host().bridge, deployment.survey.demand_host().bridge
     if before.poll_set == enrollment.wanted.csv:
-        expect.equal("the poll set that already ran", expected=enrollment.wanted.csv, seen=now.poll_set)
+        expect.equal("the poll set that was already running", expected=enrollment.wanted.csv, seen=now.poll_set)
         return
     expect.true(
         "the bridge's task",
         now.task_id not in ("", before.task_id),
-        expected=f"not {before.task_id}",
+        expected=f"a task other than {before.task_id}",
         seen=now.task_id,
     )
 
 
-def test_three_poll_sets_are_one(
+def test_three_poll_sets_are_equal(
     context: Context, enrollment: Enrollment, deployment: Deployment, expect: Expectation
 ) -> None:
-    """In git, in the host's checkout, and in the running task; only the last one means polled."""
+    """The poll set is the same in git, in the host's checkout and in the running task, which is the one that counts."""
     expect.depends_on(deployment.problem)
     expect.after_apply(deployment.planned, "the deployed poll set")
     host = deployment.survey.demand_host()
@@ -121,10 +121,10 @@ def test_it_is_polled(
     was = running_poll_set(surveys.baseline) or PollSet(())
     expect.depends_on(deployment.problem if entry not in was.entries else None)
     expect.true(
-        "the environment of the running bridge",
+        "the poll set in the running bridge",
         entry in running.entries,
-        expected=f"polls {entry}",
-        seen=f"{len(running.entries)} repositories" + ("" if entry in running.entries else ", not this one"),
+        expected=f"contains {entry}",
+        seen=f"{len(running.entries)} repositories" + ("" if entry in running.entries else ", without it"),
         check=f"ssh {context.site.host.address} docker service inspect {context.site.bridge.service}",
     )
 
@@ -135,7 +135,7 @@ def test_no_unit_failed_that_had_not_failed_before(
     expect.read("host")
     before, now = surveys.baseline.demand_host(), deployment.survey.demand_host()
     expect.nothing(
-        "newly failed units",
+        "units that failed since the baseline",
         sorted(now.failed_units - before.failed_units),
         check=f"ssh {context.site.host.address} systemctl --failed",
     )
@@ -144,7 +144,7 @@ def test_no_unit_failed_that_had_not_failed_before(
 def test_no_alert_was_written(
     context: Context, surveys: Surveys, deployment: Deployment, expect: Expectation
 ) -> None:
-    """A reconcile unit can exit 0 and still have failed; its alert file tells."""
+    """A reconcile unit that fails can still exit 0; then only its alert file shows the failure."""
     expect.read("host")
     before, now = surveys.baseline.demand_host(), deployment.survey.demand_host()
     expect.nothing(f"new files in {context.site.host.alerts_dir}", sorted(now.alerts - before.alerts))
@@ -154,10 +154,14 @@ def test_every_stack_is_complete(surveys: Surveys, deployment: Deployment, expec
     expect.read("host")
     before, now = surveys.baseline.demand_host(), deployment.survey.demand_host()
     short = sorted(set(now.incomplete_services) - set(before.incomplete_services))
-    expect.nothing("services that lost a replica", [f"{name} {now.incomplete_services[name]}" for name in short])
+    expect.nothing(
+        "services that lost a replica since the baseline",
+        [f"{name} {now.incomplete_services[name]}" for name in short],
+    )
 
 
 def test_the_hosts_own_revert_is_disarmed(deployment: Deployment, expect: Expectation) -> None:
+    """No revert timer or other unit of muster is left on the host."""
     expect.read("host")
     expect.nothing("units of muster on the host", sorted(deployment.survey.demand_host().own_units))
 

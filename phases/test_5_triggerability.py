@@ -1,8 +1,8 @@
 """Phase 5, triggerability. A comment on a newly enrolled recipe starts a build, and its verdict comes back.
 
-Triggerable, reported and green are three facts. That the canaries answer is shown by asking them; whether each
-recipe is green is read from its newest verdict, and held against what the roster expects. Only news fails: a red
-that the roster does not know and that came since muster first looked, and an excuse that is over.
+Triggerable, reported and green are three facts. The canaries are triggered to show the first two. Whether a recipe is
+green is read from its latest verdict and compared with the roster. A red recipe fails only if it is not listed as known
+red and became red since the first run. A known-red entry fails if its last day has passed or the recipe is green.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from fixtures.verdicts.scratch_pull import BRANCH_PREFIX
 pytestmark = pytest.mark.dependency(depends=["phase 4"], scope="session")
 
 
-def test_the_bridge_says_that_it_watches_them_all(
+def test_the_bridge_watches_every_recipe(
     context: Context, record: Recorder, excluded: Exclusions, triggers: Triggers, expect: Expectation
 ) -> None:
-    """Its log and its environment tell the same number."""
+    """Its log and its environment agree on the number, and every recipe is among them."""
     running = running_poll_set(triggers.survey)
     entries = running.entries if running else ()
     seen = triggers.watched.count if triggers.watched.count is not None else len(triggers.watched.repositories)
     expect.equal(
-        "repositories that the bridge's log says it watches",
+        "the number of repositories that the bridge logs",
         expected=len(entries),
         seen=seen,
         check=f"ssh {context.site.host.address} docker service logs {context.site.bridge.service}",
     )
     expect.after_apply(any(step.phase in (3, 4) for step in record.planned), "the new poll set")
     wanted = {context.world.ccci, *(context.world.mirror(name) for name in excluded.remaining())}
-    expect.nothing("recipes that it does not watch", sorted(wanted - set(entries)))
+    expect.nothing("repositories that it does not watch", sorted(wanted - set(entries)))
 
 
 def test_a_comment_starts_a_build(canary: str, triggers: Triggers, expect: Expectation) -> None:
@@ -54,58 +54,56 @@ def test_a_comment_starts_a_build(canary: str, triggers: Triggers, expect: Expec
 
 
 def test_its_outcome_comes_back(canary: str, context: Context, triggers: Triggers, expect: Expectation) -> None:
-    """As a commit status of the right context, from the bridge, about that build."""
+    """As a commit status of the configured context, written by the bridge, that points to that build."""
     expect.after_apply(canary in triggers.planned, "the report")
     verdict = triggers.testme_verdicts.get(canary)
     expect.true(
         f"the verdict of {canary}",
         verdict is not None and verdict.reported,
-        expected=f"{context.site.verdicts.context} reported",
+        expected=f"reported as {context.site.verdicts.context}",
         seen=f"at {verdict.verdict_at}" if verdict and verdict.reported else verdict.why if verdict else "none",
     )
 
 
-def test_it_answered_if_it_was_asked(recipe: str, triggers: Triggers, expect: Expectation) -> None:
-    """With --testme: in the time of one build, unless the night's time was over first."""
+def test_its_retest_reported_in_time(recipe: str, triggers: Triggers, expect: Expectation) -> None:
+    """With --testme: within the time of one build, unless the night's time was over before."""
     retest = triggers.retests.get(recipe)
     expect.true(
-        f"the answer of {recipe} to --testme",
+        f"the retest of {recipe}",
         retest is None or retest.in_time,
-        expected="an answer in its time, or not asked",
-        seen=retest.words if retest else "not asked",
+        expected="a verdict in time, or not retested",
+        seen=retest.words if retest else "not retested",
         check=retest.verdict.build_url if retest else "",
     )
 
 
-def test_its_newest_verdict_is_no_new_red(
+def test_its_latest_verdict_is_not_newly_red(
     recipe: str, context: Context, triggers: Triggers, expect: Expectation
 ) -> None:
-    """Green, or red for a reason that the roster names, or that stood before anybody looked, or the machine's."""
-    expect.only_if_known(context.mode is not Mode.PLAN, f"what the verdict of {recipe} means")
-    verdict = triggers.recipes[recipe]
+    """It is green, or red as the roster lists, or red since before the first run, or red by the infrastructure."""
+    expect.only_if_known(context.mode is not Mode.PLAN, f"the class of the verdict of {recipe}")
+    verdict = triggers.verdicts[recipe]
     expect.true(
-        f"the newest verdict of {recipe}",
+        f"the latest verdict of {recipe}",
         verdict.verdict_class is not VerdictClass.NEW_RED,
-        expected="no red that is new and not in the roster",
+        expected="not newly red",
         seen=verdict.words,
         check=verdict.build_url,
     )
 
 
-def test_its_excuse_for_being_red_holds(
+def test_its_known_red_entry_is_valid(
     recipe: str, context: Context, triggers: Triggers, expect: Expectation
 ) -> None:
-    """Where the roster expects red: it is red, and the last day of the excuse has not passed."""
-    expect.only_if_known(context.mode is not Mode.PLAN, f"whether {recipe} is excused")
-    verdict = triggers.recipes[recipe]
-    until = f"holds until {verdict.known_red.until}, and it is red" if verdict.known_red else "none is needed"
+    """A recipe that the roster lists as known red is red, and the last day of the entry has not passed."""
+    expect.only_if_known(context.mode is not Mode.PLAN, f"the class of the verdict of {recipe}")
+    verdict = triggers.verdicts[recipe]
+    until = f"until {verdict.known_red.until}, and it is red" if verdict.known_red else "no entry"
     expect.true(
         f"the known-red entry of {recipe}",
         verdict.verdict_class not in (VerdictClass.EXPIRED, VerdictClass.FIXED),
         expected=until,
-        seen=f"{verdict.words}: take it out of the roster"
-        if verdict.verdict_class is VerdictClass.FIXED
-        else verdict.words,
+        seen=verdict.words,
         check=verdict.build_url,
     )
 

@@ -1,7 +1,7 @@
-"""Phase 6, resume. The work that was put off until the recipes were ready is released, item by item.
+"""Phase 6, resume. The work that was deferred until the recipes were ready is released, item by item.
 
-Whoever does it is a person; what each item waited for, and whether that holds now, stands in the record. What
-the plan left to a person (bluesky-pds #1, a leftover smoke test) is reported and not touched.
+A person does the work; the record says what each item waited for and whether that is reached. Pull requests that the
+roster leaves to people (bluesky-pds #1, a leftover smoke test) are reported and not touched.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ def test_the_deferred_work_is_released(
     release = resumption.releases[item]
     planned = any(step.phase < 5 for step in record.planned)
     expect.after_apply(planned and not release.released, f"{item} waits for {', '.join(release.waits_for)}")
-    expect.nothing(f"what {item} still waits for", release.waits_for)
+    expect.nothing(f"milestones that {item} still waits for", release.waits_for)
 
 
 def test_the_register_of_deferred_work_can_be_read(
     context: Context, resumption: Resumption, expect: Expectation
 ) -> None:
-    expect.nothing(f"entries of {context.site.ccci.deferred_file} that are not in its form", resumption.problems)
+    expect.nothing(f"malformed entries in {context.site.ccci.deferred_file}", resumption.problems)
 
 
 def test_it_has_passed_muster(
     recipe: str, context: Context, record: Recorder, surveys: Surveys, resumption: Resumption, expect: Expectation
 ) -> None:
-    """Mirrored, covered and polled: the end state, for each recipe."""
+    """The end state of each recipe: mirrored, covered and polled."""
     reached = {
         "mirrored": mirrored(surveys, recipe),
         "covered": covered(record, surveys, recipe),
@@ -48,13 +48,13 @@ def test_it_has_passed_muster(
     expect.after_apply(
         bool(missing) and any(step.phase < 5 for step in record.planned), f"{recipe}: {', '.join(missing)}"
     )
-    expect.nothing(f"what {recipe} has not reached", missing)
+    expect.nothing(f"milestones that {recipe} has not reached", missing)
 
 
-def test_what_is_left_to_people_was_not_touched(
+def test_pull_requests_left_to_people_are_untouched(
     context: Context, surveys: Surveys, resumption: Resumption, expect: Expectation
 ) -> None:
-    """Open before and open now, at the same head: bluesky-pds #1 is a person's to close."""
+    """They are open as before, at the same head; a person closes bluesky-pds #1."""
 
     def heads(survey: Survey) -> list[str]:
         listed = [(left, survey.mirrors.get(left.recipe)) for left in context.roster.left_to_people]
@@ -65,7 +65,11 @@ def test_what_is_left_to_people_was_not_touched(
             if refs and f"{context.world.mirror(left.recipe)}#{left.pull}" in opened
         ]
 
-    expect.equal("what is left to a person", expected=heads(surveys.baseline), seen=heads(surveys.now))
+    expect.equal(
+        "the open pull requests that are left to people",
+        expected=heads(surveys.baseline),
+        seen=heads(surveys.now),
+    )
 
 
 @pytest.mark.dependency(name="phase 6", depends=["phase 5"], scope="session")

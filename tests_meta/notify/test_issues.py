@@ -307,8 +307,8 @@ def ids(record: RunRecord, **more: Any) -> list[str]:
 
 def test_a_dead_host_is_one_finding(healthy: RunRecord) -> None:
     """However many assertions of phase 0 it fails."""
-    titles = ("the host is the one that was meant: hostname", "its clock agrees with ours: host",
-              "there is something to come back to")  # fmt: skip
+    titles = ("the host is the configured one: hostname", "its clock agrees with ours: host",
+              "the baseline is complete")  # fmt: skip
     assert ids(
         replace(healthy, exit=1, assertions=tuple(failed(0, title, system=System.HOST) for title in titles))
     ) == ["preflight-host"]
@@ -391,7 +391,7 @@ def test_pending_changes_are_drift_in_a_health_check(healthy: RunRecord) -> None
     drifted = replace(healthy, mode="health", exit=1, planned=planned)
     assert ids(drifted) == ["deploy", "mirror-ghost"]
     titles = ((1, "its head is upstream's head: ghost", "ghost"), (3, "it is in the poll set: immich", "immich"),
-              (4, "three poll sets are one", None), (6, "it has passed muster: immich", "immich"))  # fmt: skip
+              (4, "three poll sets are equal", None), (6, "it has passed muster: immich", "immich"))  # fmt: skip
     assertions = tuple(failed(*one, reason=Reason.DRIFT) for one in titles)
     told = group_findings(replace(drifted, assertions=assertions), severity="warning")
     assert [(one.id, one.severity) for one in told] == [("deploy", "warning"), ("mirror-ghost", "warning")]

@@ -80,7 +80,7 @@ MISTAKES: dict[str, tuple[Callable[[WorldPool], Path], str, str]] = {
     ),
     "a Drone that knows nobody": (
         lambda world: other_site(world, "drone", ("secrets/drone-token", "secrets/forge-token")),
-        "drone knows us",
+        "drone accepts the token",
         "drone",
     ),
 }

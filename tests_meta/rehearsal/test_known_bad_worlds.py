@@ -182,7 +182,7 @@ def test_an_entry_that_is_not_wanted_is_red_and_left_alone(
         head = person.edit_poll_set(f",{org}/n8n", f",{org}/n8n,{org}/{entry}")
         ran = converged.visit().demand(1)
         assert WorldView(converged.settings).refs("cc-ci")["refs/heads/main"] == head
-    assert "the poll set could be brought to its end state" in ran.failed
+    assert "the poll set could be updated" in ran.failed
     (finding,) = [line for line in ran.of("finding") if line["id"] == "enrollment"]
     assert says in finding["what"]
     assert finding["do"]
