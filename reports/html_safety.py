@@ -1,4 +1,4 @@
-"""The one way in which text gets into a page: escaped, by construction.
+"""The only way for text into a page: escaped, by construction.
 
 Pull request titles, comments, commit messages, build logs and unit names are written by strangers, and the page
 that shows them is opened from a disk, where a script would run with a reader's rights. So nothing here joins
@@ -83,7 +83,7 @@ def safe_url(url: str) -> str:
 
 
 def link(url: str, label: object) -> Html:
-    """A link that tells the other side nothing about this page; plain text where the URL is not harmless."""
+    """A link without a referrer; plain text where the URL is not harmless."""
     if safe_url(url) != url or not url.startswith(("http://", "https://")):
         return text(label)
     # Printed, a link is followed by its address, unless the address is what it says already.

@@ -70,7 +70,7 @@ def _site(site: str, its: list[PastRun], root: Path) -> Html:
 
 
 def _strips(its: list[PastRun]) -> Html | None:
-    """One row a recipe, one cell a run, oldest left; the words beside it say the same."""
+    """One row a recipe, one cell a run, oldest left; the same as words beside it."""
     shown = list(reversed(its[:STRIP]))
     recipes = sorted({recipe for run in shown for recipe, green in run.green.items() if green is not None})
     if not recipes:
@@ -157,7 +157,7 @@ def _row(run: PastRun, root: Path) -> Html:
         h("td", h("span", word.glyph, aria_hidden="true"), " ", word.headline, cls=f"v {word.tone}"),
         h("td", run.mode),
         h("td", span(run.wall_s), cls="num"),
-        h("td", counts or "not called"),
+        h("td", counts or "not checked"),
         h("td", _changed(run)),
         h("td", _found(run)),
     )

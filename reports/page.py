@@ -1,4 +1,4 @@
-"""The report: one file that answers what a maintainer asks the next morning and an auditor a year later."""
+"""The report of one run: a self-contained page for a maintainer the next morning and an auditor a year later."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from reports.words import verdict_word
 _HERE = Path(__file__).parent
 CONTENTS = (
     ("todo", "To do"),
-    ("roll", "Muster roll"),
+    ("roll", "Recipes"),
     ("changes", "Changes"),
     ("timeline", "Timeline"),
     ("assertions", "Assertions"),
@@ -31,14 +31,14 @@ CONTENTS = (
 
 
 def report(record: RunRecord, table: PytestTable | None) -> str:
-    """The whole page of one run; `table` is what pytest-html gathered, None when the run died before it wrote."""
+    """The whole page of one run; `table` is pytest-html's data, None when the run was killed before it was written."""
     none = (
         "The run ended before pytest-html wrote its table."
         if record.interrupted
         else "pytest-html wrote no table."
     )
     body = [
-        h("a", "Skip to what has to be done", href="#todo", cls="skip"),
+        h("a", "Skip to what a person has to do", href="#todo", cls="skip"),
         banner(record),
         h(
             "nav",

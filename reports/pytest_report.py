@@ -39,7 +39,7 @@ def prepare(config: pytest.Config, run_dir: Path, redactor: Redactor) -> AuditPl
 
 @dataclass(frozen=True)
 class Crash:
-    """Where a test failed and with what message: what the short summary and junit.xml read of a failure."""
+    """Where a test failed and with what message, for the short summary and junit.xml."""
 
     path: str
     lineno: int
@@ -48,7 +48,7 @@ class Crash:
 
 @dataclass(frozen=True)
 class CleanRepr:
-    """A failure's text with secrets taken out, in the form in which pytest asks for it (`toterminal`)."""
+    """A failure's text with secrets taken out, as an object that pytest can print (`toterminal`)."""
 
     text: str
     reprcrash: Crash | None
@@ -62,7 +62,7 @@ class CleanRepr:
 
 
 class AuditPlugin:
-    """Hooks around every report that pytest makes; `redactor` may be extended while the run goes on."""
+    """Hooks around every report that pytest makes; `redactor` may be extended during the run."""
 
     def __init__(self, run_dir: Path, redactor: Redactor) -> None:
         self.run_dir = run_dir
@@ -77,7 +77,7 @@ class AuditPlugin:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """A test's id is printed, cached and used as a key everywhere: a secret in it stops the run."""
+        """Refuse a test whose id holds a secret, because an id is printed, cached and used as a key everywhere."""
         for item in session.items:
             if self.redactor.leaks(item.nodeid):
                 raise pytest.UsageError(
@@ -103,7 +103,7 @@ class AuditPlugin:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, object, object]:
-        """Before anybody else looks at the session's end: the interrupted test gets a report like every other."""
+        """Give the interrupted test a report like every other, before any other hook handles the end of the session."""
         if self._running:
             nodeid, location = self._running
             self._running = None
@@ -113,7 +113,7 @@ class AuditPlugin:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_terminal_summary(self, terminalreporter: Any) -> Generator[None, object, object]:
-        """Warnings are kept as text by the terminal and reach no report hook: cleaned where they are kept.
+        """Clean the warnings where the terminal keeps them; they reach no report hook.
 
         A wrapper, because the terminal's own wrapper prints the failures and warnings before any plain hook runs.
         """
@@ -127,7 +127,7 @@ class AuditPlugin:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_html_results_table_row(self, report: pytest.TestReport, cells: list[str]) -> None:
-        """pytest-html writes the id as it is: in a file whose name somebody else chose, that is a script."""
+        """Escape the test id, which pytest-html writes as it is: a file name could hold a script."""
         stage = "" if report.when == "call" else f"::{report.when}"
         shown = self.redactor.clean(f"{report.nodeid}{stage}")
         for index, cell in enumerate(cells):
@@ -136,11 +136,11 @@ class AuditPlugin:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_html_results_summary(self, prefix: list[str]) -> None:
-        """pytest-html's page is the raw part of a record: who finds it alone is told how to get the rest."""
+        """Write into pytest-html's own page how to make the whole report from the journal."""
         prefix.append(_unfinished(self.run_dir))
 
     def _clean(self, report: pytest.TestReport | pytest.CollectReport) -> None:
-        """Take secrets out of everything a report carries; what holds none keeps its form and its colours."""
+        """Take secrets out of everything a report carries; a text without any keeps its form and its colours."""
         clean = self.redactor.clean
         longrepr: Any = report.longrepr
         if isinstance(longrepr, tuple) and len(longrepr) == 3:
@@ -171,14 +171,14 @@ class AuditPlugin:
                 extra[key] = self.redactor.clean_value(content)
 
     def _clean_metadata(self, config: pytest.Config) -> None:
-        """pytest-metadata copies CI variables and plugin names into the report; values of ours are taken out."""
+        """pytest-metadata copies CI variables and plugin names into the report; take out our secrets."""
         metadata: dict[str, Any] = config.stash.get(metadata_key, {})
         for key in list(metadata):
             metadata[key] = self.redactor.clean_value(metadata[key])
 
 
 def _interrupted(nodeid: str, location: tuple[str, int | None, str]) -> list[pytest.TestReport]:
-    """The two reports a test would have had, had it not been cut off: pytest-html makes its row of the last."""
+    """The two reports of an interrupted test; pytest-html makes its row from the last one."""
     said = "interrupted: the run was stopped inside this test"
     call = pytest.TestReport(nodeid, location, {}, outcome="failed", longrepr=said, when="call")
     return [call, pytest.TestReport(nodeid, location, {}, outcome="passed", longrepr=None, when="teardown")]

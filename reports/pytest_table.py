@@ -38,7 +38,7 @@ _COLUMNS = (("result", "Result"), ("testId", "Test"), ("duration", "Duration"))
 
 @dataclass(frozen=True)
 class PytestTable:
-    """What pytest-html gathered: its rows as plain data, its outcome counts, and its script, byte for byte."""
+    """The data of pytest-html: its rows as plain data, its outcome counts, and its script, byte for byte."""
 
     data: Mapping[str, Any]
     counts: Mapping[str, int]
@@ -103,7 +103,7 @@ def read(page: str) -> PytestTable | None:
 
 
 def section(table: PytestTable | None, why_none: str) -> Html:
-    """The table's place in the page; `why_none` is said where there is no table."""
+    """The table's place in the page; `why_none` is shown where there is no table."""
     heading = h("h2", "pytest's own table")
     if table is None:
         return h("section", heading, h("p", why_none, cls="nothing"), id="pytest")
@@ -113,7 +113,7 @@ def section(table: PytestTable | None, why_none: str) -> Html:
         h("p", h("span", table.run_count, cls="run-count"), " With captured output and tracebacks.", cls="hint"),
         h(
             "noscript",
-            h("p", "This table needs scripts; the same assertions stand above without.", cls="hint"),
+            h("p", "This table needs scripts; the section above shows the same assertions without.", cls="hint"),
         ),
         h("details", h("summary", "Show the table"), _scaffold(table), cls="pytest-html"),
         id="pytest",
@@ -255,7 +255,7 @@ def _links(extras: Iterable[Mapping[str, Any]]) -> tuple[str, list[dict[str, Any
 
 
 def _folded(rows: list[tuple[str, dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
-    """One row a module, and the first failures in full; every test still has its line in the section above."""
+    """One row a module, and the first failures in full; every test has its line in the section above."""
     modules: dict[str, Counter[str]] = {}
     for nodeid, one in rows:
         modules.setdefault(nodeid.partition("::")[0], Counter())[str(one.get("result", "Error"))] += 1

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fixtures.journal.lines import SUMMARY_FILE_NAME as FILE_NAME
-from fixtures.journal.run_record import RecordedChange, RollRow, RunRecord, Standing, Verdict, stamp
+from fixtures.journal.run_record import LatestVerdict, RecordedChange, RollRow, RunRecord, Verdict, stamp
 
 SCHEMA = 1
 __all__ = ["FILE_NAME", "SCHEMA", "schema", "summary", "text"]
@@ -42,7 +42,7 @@ def summary(record: RunRecord) -> dict[str, Any]:
         "triggered": [row.recipe for row in record.roll if row.cells["triggerable"].ok is True],
         "green": [row.recipe for row in record.roll if row.cells["green"].ok is True],
         "recipes": {row.recipe: _recipe(row, latest.get(row.recipe)) for row in record.roll},
-        "verdicts": {row.recipe: _standing(row.standing) for row in record.roll if row.standing},
+        "verdicts": {row.recipe: _latest_verdict(row.latest) for row in record.roll if row.latest},
         "changes": [_change(change) for change in record.changes],
         "findings": [asdict(one) for one in record.findings],
         "planned": [asdict(one) for one in record.planned],
@@ -92,7 +92,7 @@ def _recipe(row: RollRow, verdict: Verdict | None) -> dict[str, Any]:
     }
 
 
-def _standing(one: Standing) -> dict[str, Any]:
+def _latest_verdict(one: LatestVerdict) -> dict[str, Any]:
     return {
         "class": one.kind,
         "since": stamp(one.since) or None,

@@ -64,9 +64,9 @@ def lede(record: RunRecord) -> str:
     """The second sentence of the page: how many recipes, how many changes."""
     total = record.expected
     if not total:
-        return "The roster is empty: nothing was checked, so nothing is known."
+        return "The roster is empty: nothing was checked."
     if not any(record.asked(column) for column in ("mirrored", "covered", "polled")):
-        return f"The roll was not called, so nothing is known about the {total} recipes. {_changes_said(record)}"
+        return f"The {total} recipes were not checked. {_changes_made(record)}"
     full = [column for column in ("mirrored", "covered", "polled") if record.count(column) == total]
     short = [f"{record.count(c)} of {total} {c}" for c in ("mirrored", "covered", "polled") if c not in full]
     if short:
@@ -74,18 +74,18 @@ def lede(record: RunRecord) -> str:
     else:
         state = f"All {total} recipes are mirrored, covered and polled."
     when = "" if record.has_final_roll or record.mode == "plan" else "Before the first write: "
-    return f"{when}{state} {_changes_said(record)}"
+    return f"{when}{state} {_changes_made(record)}"
 
 
-def _changes_said(record: RunRecord) -> str:
+def _changes_made(record: RunRecord) -> str:
     if record.mode == "plan" or record.planned:
         return f"{plural(len(record.planned), 'change')} would be made."
-    made = [change for change in record.changes if change.result != "failed" or change.undone]
+    made = [change for change in record.changes if change.result != ChangeResult.FAILED or change.undone]
     if not made:
         return "No change was made."
     undone = sum(change.undone for change in made)
-    said = f"{plural(len(made), 'change was', 'changes were')} made"
-    return f"{said}, {undone} undone." if undone else f"{said}."
+    text = f"{plural(len(made), 'change was', 'changes were')} made"
+    return f"{text}, {undone} undone." if undone else f"{text}."
 
 
 def _and(words: list[str]) -> str:

@@ -1,8 +1,8 @@
-"""Every assertion, by phase: what was claimed, expected and seen, and a command that shows it again.
+"""Every assertion, by phase: what was asserted, expected and seen, and a command that shows it again.
 
-Nineteen recipes times six phases say the same sentence nineteen times, and a thousand recipes would say it six
-thousand times. So assertions are grouped by test: what all of them share (but for the recipe's name) is said
-once, and each recipe has a line of its own for what differs. A failed one is always shown in full, first.
+Nineteen recipes in six phases would repeat each sentence nineteen times. So assertions are grouped by test: the text
+that they share, but for the recipe's name, is written once, and each recipe has a line for the rest. Failed assertions
+come first and are always shown in full.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from fixtures.journal.run_record import PHASES, Assertion, RunRecord
 from fixtures.journal.words import plural, short, span
 from reports.html_safety import Html, h
 
-# What stands for the recipe in a sentence that is said once for all of them.
+# Stands for the recipe in a text that all recipes share.
 SLOT = "RECIPE"
 _TONES = {"passed": "y", "failed": "n", "error": "n", "skipped": "u"}
-# A list of failures longer than this is a list nobody reads in full; the rest keeps its line in the table.
+# So many failures of a phase are shown in full; the others have their line in the table.
 FULL_FAILURES = 60
 
 
 @dataclass(frozen=True)
-class Group:
+class TestGroup:
     """The assertions of one test, and the texts that all of them share with the recipe's name left open."""
 
     title: str
@@ -51,7 +51,7 @@ def assertions(record: RunRecord) -> Html:
         h(
             "p",
             f"{said or 'None was made'}.",
-            f" {missing:,} of {planned:,} planned tests left no result." if missing > 0 else "",
+            f" {missing:,} of {planned:,} planned tests have no result." if missing > 0 else "",
             cls="hint",
         ),
         [_phase(record, number, [one for one in record.assertions if one.phase == number]) for number in numbers],
@@ -61,8 +61,8 @@ def assertions(record: RunRecord) -> Html:
 
 
 def _phase(record: RunRecord, number: int | None, members: list[Assertion]) -> Html:
-    told = next((phase for phase in record.phases if phase.number == number), None)
-    name = told.name if told else PHASES.get(number, "") if number is not None else "outside any phase"
+    recorded = next((phase for phase in record.phases if phase.number == number), None)
+    name = recorded.name if recorded else PHASES.get(number, "") if number is not None else "outside any phase"
     counted = Counter(one.outcome for one in members)
     bad = counted["failed"] + counted["error"]
     counts = [h("span", f"{counted['passed']:,} passed", cls="y")]
@@ -70,26 +70,26 @@ def _phase(record: RunRecord, number: int | None, members: list[Assertion]) -> H
         counts.append(h("span", f"{bad:,} failed", cls="n"))
     if counted["skipped"]:
         counts.append(h("span", f"{counted['skipped']:,} skipped", cls="u"))
-    if told:
-        counts.append(h("span", span(told.wall_s), cls="took"))
+    if recorded:
+        counts.append(h("span", span(recorded.wall_s), cls="took"))
     heading = f"Phase {number} · {name}" if number is not None else name
     return h(
         "details",
         h("summary", h("h3", heading), h("span", counts, cls="counts")),
         [_failure(one) for one in [m for m in members if m.outcome in ("failed", "error")][:FULL_FAILURES]],
-        [_group(group) for group in grouped(members) if not _told(group, members)],
+        [_group(group) for group in group_by_test(members) if not _shown_in_full(group, members)],
         open=bool(bad) or len(record.assertions) <= 40,
         cls="phase",
     )
 
 
-def _told(group: Group, members: list[Assertion]) -> bool:
-    """Whether a group is a single failure, which stands above in full already."""
+def _shown_in_full(group: TestGroup, members: list[Assertion]) -> bool:
+    """Whether a group is a single failure, which is shown in full above."""
     failures = [one for one in members if one.outcome in ("failed", "error")][:FULL_FAILURES]
     return len(group.members) == 1 and group.members[0] in failures
 
 
-def grouped(members: Sequence[Assertion]) -> list[Group]:
+def group_by_test(members: Sequence[Assertion]) -> list[TestGroup]:
     """Assertions by test, in the order in which they ran, each with the texts its members share."""
     tests: dict[str, list[Assertion]] = {}
     for one in members:
@@ -97,21 +97,21 @@ def grouped(members: Sequence[Assertion]) -> list[Group]:
     return [_group_of(group) for group in tests.values()]
 
 
-def _group_of(members: list[Assertion]) -> Group:
+def _group_of(members: list[Assertion]) -> TestGroup:
     shared = []
     for name in ("what", "expected", "check"):
         forms = {_open_form(getattr(one, name), one.recipe) for one in members}
         if len(forms) == 1 and (form := forms.pop()):
             shared.append((name, form))
     titles = Counter(_open_form(one.title, one.recipe) for one in members)
-    return Group(titles.most_common(1)[0][0], tuple(shared), tuple(members))
+    return TestGroup(titles.most_common(1)[0][0], tuple(shared), tuple(members))
 
 
 def _open_form(value: str, recipe: str | None) -> str:
     return value.replace(recipe, SLOT) if recipe else value
 
 
-def _group(group: Group) -> Html:
+def _group(group: TestGroup) -> Html:
     single = len(group.members) == 1
     one = group.members[0]
     name = one.recipe or SLOT if single else SLOT
@@ -136,12 +136,12 @@ def _group(group: Group) -> Html:
     )
 
 
-def _worst(group: Group) -> str:
+def _worst(group: TestGroup) -> str:
     outcomes = {_TONES.get(one.outcome, "u") for one in group.members}
     return "n" if "n" in outcomes else "u" if outcomes == {"u"} else "y"
 
 
-def _tally(group: Group) -> str:
+def _tally(group: TestGroup) -> str:
     passed = sum(one.outcome == "passed" for one in group.members)
     return (
         f"{group.members[0].outcome}"
@@ -150,7 +150,7 @@ def _tally(group: Group) -> str:
     )
 
 
-def _table(group: Group) -> Html:
+def _table(group: TestGroup) -> Html:
     own = group.own
     heads = ["Recipe", "Outcome", *(name.capitalize() for name in own), "Seen", "Took"]
     rows = [
@@ -185,7 +185,7 @@ def _table(group: Group) -> Html:
 
 
 def _failure(one: Assertion) -> Html:
-    """WHAT, EXPECTED, SEEN and the command, in the form in which a claim is checked."""
+    """One failure: what was asserted, expected and seen, and the command to check it."""
     facts = [
         ("What", one.what or one.title),
         ("Expected", one.expected),
@@ -196,7 +196,7 @@ def _failure(one: Assertion) -> Html:
     if one.check:
         pairs.append(h("div", h("dt", "Again"), h("dd", h("pre", h("code", one.check)))))
     if one.message and one.message not in (one.seen, one.what):
-        pairs.append(h("div", h("dt", "Said"), h("dd", h("pre", h("code", one.message)))))
+        pairs.append(h("div", h("dt", "Message"), h("dd", h("pre", h("code", one.message)))))
     return h(
         "article",
         h(

@@ -1,4 +1,4 @@
-"""The top of the page: what became of the run, readable in five seconds and from across the room."""
+"""The top of the page: the verdict and the figures of the run, readable in five seconds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MODES = {
     "apply": "apply (writes)",
     "plan": "plan (writes nothing)",
     "health": "health check (writes nothing)",
-    "recover": "recover (settles what an earlier run left)",
+    "recover": "recover (finishes or undoes what an earlier run left open)",
 }
 MEANINGS = {
     "mirrored": "have a mirror whose main is upstream's main",
@@ -36,7 +36,7 @@ def banner(record: RunRecord) -> Html:
                 h("span", word.headline),
                 h("small", f"exit {record.exit}" if record.exit is not None else "no exit code", cls="exit"),
             ),
-            h("p", word.meaning, " ", lede(record), _settled(record), cls="lede"),
+            h("p", word.meaning, " ", lede(record), _recovered(record), cls="lede"),
             _damage(record),
             _facts(record),
             _tally(record),
@@ -46,9 +46,9 @@ def banner(record: RunRecord) -> Html:
     )
 
 
-def _settled(record: RunRecord) -> str:
+def _recovered(record: RunRecord) -> str:
     return (
-        " What it left was settled by a later run; this is how it stood at its own end."
+        " A later run has recovered what it left open; the rest of this page shows the state at its own end."
         if record.settled_by
         else ""
     )
@@ -69,9 +69,9 @@ def _damage(record: RunRecord) -> Html | None:
     if record.broken:
         return h(
             "p",
-            h("strong", "This record does not chain. "),
+            h("strong", "The hash chain of this record is broken. "),
             "A line of the journal was altered, removed or added after it was written, so nothing below can be ",
-            "trusted until it was compared with a backup. ",
+            "trusted until it has been compared with a backup. ",
             record.broken,
             cls="damage",
             role="alert",
@@ -79,7 +79,7 @@ def _damage(record: RunRecord) -> Html | None:
     if record.torn:
         return h(
             "p",
-            "The journal's last line is torn, as a power cut or a kill leaves it; it is left out.",
+            "The journal's last line is incomplete, as after a power cut or a kill; it is left out.",
             cls="damage",
         )
     return None
@@ -87,20 +87,20 @@ def _damage(record: RunRecord) -> Html | None:
 
 def _facts(record: RunRecord) -> Html:
     site = "the embedded world (REHEARSAL)" if record.rehearsal else record.site
-    ended, broken_off = record.last_seen, record.interrupted
+    ended, interrupted = record.last_seen, record.interrupted
     until = clock(ended) + (f" on {day(ended)}" if day(ended) != day(record.started) else "")
     facts = [
         ("Site", site),
         ("Mode", MODES.get(record.mode, record.mode)),
         ("When", f"{day(record.started)}, {clock(record.started)} to {until} UTC"),
-        ("Took", span(record.wall_s) + (", up to its last line" if broken_off else "")),
+        ("Took", span(record.wall_s) + (", up to its last line" if interrupted else "")),
         ("By", f"muster {record.version}" if record.version else "muster"),
         ("Run", record.run),
     ]
     if record.settled_by:
-        facts.append(("Settled by", record.settled_by))
+        facts.append(("Recovered by", record.settled_by))
     if record.fault:
-        facts.insert(2, ("Fault", ", ".join(record.fault) + " (asked for, to be watched)"))
+        facts.insert(2, ("Fault", ", ".join(record.fault) + " (injected on purpose)"))
     return h(
         "dl",
         [
@@ -116,13 +116,13 @@ def _timed(record: RunRecord, shown: str) -> Html:
 
 
 def _tally(record: RunRecord) -> Html:
-    """Five numbers. Triggerable and green are proven by samples, so they are counted, not scored."""
+    """Five numbers. Triggerable and green are proven by samples, so a part of the roster is no failure there."""
     total = record.expected
     return h(
         "ul",
         [_number(column, record.count(column), total, record) for column in COLUMNS],
         cls="tally",
-        aria_label="The muster in numbers" if record.has_final_roll else "The muster before the first write",
+        aria_label="Status in numbers" if record.has_final_roll else "Status in numbers before the first write",
     )
 
 
@@ -131,7 +131,7 @@ def _number(column: str, count: int, total: int, record: RunRecord) -> Html:
     complete = count == total and total > 0
     reds = [row for row in record.roll if column == "green" and row.cells["green"].ok is False]
     if not record.asked(column):
-        return _unasked(column, total, "not tried" if sampled else "not looked at")
+        return _unasked(column, total, "not tried" if sampled else "unknown")
     tone = "good" if complete else "some" if sampled else "bad"
     known = all(row.known_red for row in reds)
     aside = h("span", f"{len(reds)} red" + (", known" if known else ""), cls=f"aside{' known' if known else ''}")

@@ -1,8 +1,8 @@
-"""What was changed: each write with before, after, evidence, what became of it, and how to undo it by hand."""
+"""The changes: each write with before, after, evidence, outcome, and how to undo it by hand."""
 
 from __future__ import annotations
 
-from fixtures.journal.kinds import change_title
+from fixtures.journal.kinds import UndoResult, change_title
 from fixtures.journal.run_record import Planned, RecordedChange, RunRecord
 from fixtures.journal.words import brief, clock, plural, short
 from reports.html_safety import Html, h
@@ -24,7 +24,7 @@ def changes(record: RunRecord) -> Html:
 
 def _planned(planned: tuple[Planned, ...]) -> Html:
     if not planned:
-        return h("p", h("strong", "Nothing."), " The system is as the roster wants it.", cls="nothing")
+        return h("p", h("strong", "Nothing."), " The system is in the wanted state.", cls="nothing")
     items = [
         h(
             "li",
@@ -42,7 +42,7 @@ def _made(record: RunRecord) -> Html:
     if not record.changes:
         return h("p", h("strong", "Nothing."), " This run made no change.", cls="nothing")
     undone = sum(change.undone for change in record.changes)
-    intro = plural(len(record.changes), "change") + ", each on disk before it was made"
+    intro = plural(len(record.changes), "change") + " (journalled before each write)"
     return h(
         "div",
         h(
@@ -55,7 +55,7 @@ def _made(record: RunRecord) -> Html:
 
 
 def _change(change: RecordedChange) -> Html:
-    undo_failed = change.undo is not None and change.undo.result == "failed"
+    undo_failed = change.undo is not None and change.undo.result == UndoResult.FAILED
     words, tone = change_state(change.state, undo_failed=undo_failed)
     return h(
         "details",
@@ -81,7 +81,7 @@ def _pairs(change: RecordedChange) -> list[Html]:
     ]
     if change.error:
         pairs.append(("Error", change.error))
-    pairs.append(("When", f"intended {clock(change.at)}, settled {clock(change.settled)} UTC"))
+    pairs.append(("When", f"intended {clock(change.at)}, outcome {clock(change.settled)} UTC"))
     if change.undo:
         at = f" at {clock(change.undo.at)} UTC" if change.undo.at else ""
         why = f". {change.undo.why}" if change.undo.why else "."
@@ -95,7 +95,7 @@ def _block(value: str) -> Html:
 
 
 def _arrow(before: object, after: object) -> list[object]:
-    """Before and after on one line; of two long lists only what came and what went."""
+    """Before and after on one line; of two lists only what was added and removed."""
     if isinstance(before, list) and isinstance(after, list):
         came = [one for one in after if one not in before]
         went = [one for one in before if one not in after]
@@ -118,13 +118,13 @@ def _arrow(before: object, after: object) -> list[object]:
 
 
 def _cut(value: str, limit: int = 150) -> str:
-    """One line of the summary; the whole value stands below it."""
+    """One line of the summary; the whole value is below it."""
     line = " ".join(value.split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 def _diff(target: str, text: str) -> Html:
-    """A unified diff, one element a line: what came and went is marked by sign, colour and (read aloud) word."""
+    """A unified diff, one element a line; added and removed lines are marked by sign, colour and element."""
     lines = text.splitlines()
     rows = []
     for number, line in enumerate(lines):
@@ -143,7 +143,7 @@ def _diff(target: str, text: str) -> Html:
 
 
 def _diff_line(kind: str, line: str, other: str) -> Html:
-    """One line; where it replaces the line beside it, what is only in this one is marked: a poll set is long."""
+    """One line; if it replaces the line beside it, the differing part is marked, because a poll set is long."""
     tag = {"add": "ins", "del": "del"}.get(kind, "span")
     if {line[:1], other[:1]} != {"+", "-"} or other.startswith(("+++ ", "--- ")):
         return h(tag, line + "\n", cls=kind)
@@ -156,7 +156,7 @@ def _diff_line(kind: str, line: str, other: str) -> Html:
 
 
 def _same(one: str, other: str) -> int:
-    """With how many characters two texts begin alike."""
+    """The length of the common beginning of two texts."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((index for index, (a, b) in pairs if a != b), min(len(one), len(other)))
 

@@ -1,4 +1,4 @@
-"""The end of the page: what ran against what, what it cost, and how to check that nobody edited the record."""
+"""The end of the page: versions, addresses, requests, and the hash that shows whether the record was edited."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def colophon(record: RunRecord) -> Html:
             f"Made from {plural(record.lines, 'journal line')} and nothing else. Each line holds the hash of ",
             "the one before it; the last one is ",
             h("code", record.journal_head or "missing", cls="hash"),
-            ". All times are the machine's, in UTC.",
+            ". All times are by the clock of the machine that ran muster, in UTC.",
             cls="hint",
         ),
         id="about",

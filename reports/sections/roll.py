@@ -1,4 +1,4 @@
-"""The muster roll: one row a recipe, five answers each, every answer with its evidence behind it.
+"""The status of the recipes: one row for each, with five answers and the evidence of each answer.
 
 Plain HTML: a cell is a ``details`` element, so evidence opens by mouse, keyboard and screen reader without a
 script, and all of it is printed. Sorting and filtering come on top where scripts run.
@@ -8,26 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fixtures.journal.run_record import COLUMNS, Cell, RollRow, RunRecord, Standing, stamp
+from fixtures.journal.run_record import COLUMNS, Cell, LatestVerdict, RollRow, RunRecord, stamp
 from fixtures.journal.words import plural, short, span
 from reports.html_safety import Html, h, link
 
-# What a yes, a no and a "not asked" are called in each column, and the sort rank behind the words.
+# The words for yes, no and unknown in each column.
 _WORDS: Mapping[str, tuple[str, str, str]] = {
-    "mirrored": ("yes", "no", "not looked at"),
-    "covered": ("yes", "no", "not looked at"),
-    "polled": ("yes", "no", "not looked at"),
+    "mirrored": ("yes", "no", "unknown"),
+    "covered": ("yes", "no", "unknown"),
+    "polled": ("yes", "no", "unknown"),
     "triggerable": ("yes", "no", "not tried"),
     "green": ("green", "red", "no verdict"),
 }
-# Where the newest verdict of a recipe needs another word than green or red, and that word's tone.
-_STANDINGS: Mapping[str, tuple[str, str]] = {
+# Classes of a latest verdict that need another word than green or red, and the word's tone.
+_CLASSES: Mapping[str, tuple[str, str]] = {
     "new-red": ("red, new", "n"),
-    "expired": ("excuse expired", "n"),
-    "fixed": ("green, still excused", "n"),
+    "expired": ("known failure expired", "n"),
+    "fixed": ("green, still a known failure", "n"),
     "red-before": ("red, as found", "n"),
     "flaky": ("flaky", "k"),
-    "environmental": ("red by the machine", "k"),
+    "environmental": ("infrastructure failure", "k"),
     "too-old": ("green, too old", "k"),
 }
 _LABELS = {"build_url": "build", "comment_url": "comment", "suite_commit": "suite at", "verdict_at": "at"}
@@ -37,19 +37,19 @@ MANY = 60
 
 def roll(record: RunRecord) -> Html:
     final = record.has_final_roll or record.mode == "plan"
-    title = "Muster roll" if final else "Muster roll, as read before the first write"
+    title = "Status of the recipes" if final else "Status of the recipes before the first write"
     return h(
         "section",
         h("h2", title),
         h(
             "p",
-            "Open a cell for what proves it. ",
+            "Open a cell for its evidence. ",
             h("b", "was"),
-            " marks what is not as it was before the first write.",
+            " marks what has changed since before the first write.",
             cls="hint",
         )
         if any(record.asked(column) for column in COLUMNS)
-        else h("p", "The run ended before the roll was called.", cls="nothing"),
+        else h("p", "The run ended before the recipes were checked.", cls="nothing"),
         _tools(record) if record.roll else None,
         h("div", _table(record), cls="scroll") if record.roll else None,
         id="roll",
@@ -57,7 +57,7 @@ def roll(record: RunRecord) -> Html:
 
 
 def _tools(record: RunRecord) -> Html:
-    """Shown by the page's script only: without it they would be dead."""
+    """Controls that the page's script shows; without it they have no function."""
     choices = [h("option", label, value=value) for value, label in _CHOICES]
     return h(
         "div",
@@ -123,9 +123,9 @@ def _cell(row: RollRow, column: str) -> Html:
         tone = "k" if cell.ok is False else tone
         word = "red, known" if cell.ok is False else word
         evidence |= {f"known red {key}": value for key, value in row.known_red.items()}
-    if column == "green" and row.standing:
-        word, tone = _STANDINGS.get(row.standing.kind, (word, tone))
-        evidence |= _of(row.standing)
+    if column == "green" and row.latest:
+        word, tone = _CLASSES.get(row.latest.kind, (word, tone))
+        evidence |= _facts_of(row.latest)
     if cell.since:
         evidence = {"since": cell.since, **evidence}
     state = [h("b", word), _marker(row, column)]
@@ -135,24 +135,24 @@ def _cell(row: RollRow, column: str) -> Html:
     return h("td", h("details", h("summary", state), _evidence(evidence)), cls=tone, data_label=label)
 
 
-def _of(stands: Standing) -> dict[str, str]:
-    """What the newest verdict was about, how old it is, and what it ran."""
-    told = {
-        "class": stands.kind,
-        "in it since": stamp(stands.since),
-        "age": span(stands.age_s) if stands.age_s is not None else "",
-        "head": stands.head,
-        "that is": stands.about,
-        "suite_commit": stands.suite_commit,
-        "ran": ", ".join(f"{n} {what}" for what in ("passed", "failed", "skipped") if (n := stands.ran(what))),
-        "why": stands.why,
-        "the machine's fault": stands.sign,
+def _facts_of(latest: LatestVerdict) -> dict[str, str]:
+    """The subject of the latest verdict, its age, and the tests that it ran."""
+    facts = {
+        "class": latest.kind,
+        "in it since": stamp(latest.since),
+        "age": span(latest.age_s) if latest.age_s is not None else "",
+        "head": latest.head,
+        "that is": latest.about,
+        "suite_commit": latest.suite_commit,
+        "ran": ", ".join(f"{n} {what}" for what in ("passed", "failed", "skipped") if (n := latest.ran(what))),
+        "why": latest.why,
+        "infrastructure failure": latest.sign,
     }
-    return {name: value for name, value in told.items() if value}
+    return {name: value for name, value in facts.items() if value}
 
 
 def _marker(row: RollRow, column: str) -> Html | None:
-    """What the baseline said, where the end says otherwise."""
+    """The baseline's answer, where the final one is the opposite."""
     if not _was(row, column):
         return None
     yes, no, _ = _WORDS[column]
@@ -161,7 +161,7 @@ def _marker(row: RollRow, column: str) -> Html | None:
 
 
 def _was(row: RollRow, column: str) -> bool:
-    """Whether the answer at the end is the opposite of the baseline's."""
+    """Whether the final answer is the opposite of the baseline's."""
     before: Cell = row.baseline[column]
     return before.ok is not None and row.cells[column].ok is (not before.ok)
 

@@ -1,7 +1,7 @@
-"""The night as a picture: phases as bars, waits inside them, changes and verdicts on them, on one axis of time.
+"""The run as a picture: phases as bars, waits inside them, changes and verdicts on them, on one axis of time.
 
 Drawn as inline SVG with presentation by class names only (the page's policy allows no style attribute). What it
-shows is also said in words below it, because a picture is not read aloud and does not print at every size.
+shows is also written below it, because a picture is not read aloud and does not print at every size.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ WIDTH, LEFT, RIGHT, ROW, TOP = 1000, 130, 76, 36, 26
 # A verdict's name is written beside its mark unless the one before it is nearer than this.
 NAME_GAP = 70.0
 _STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400)
-# More marks than this on one row and they merge into a smear; one mark then stands for its neighbours.
+# Marks nearer than this are drawn as one.
 MARK_GAP = 5.0
 
 
@@ -28,7 +28,7 @@ _VERDICTS = {True: ("green", "green"), False: ("red", "red"), None: ("no verdict
 
 @dataclass(frozen=True)
 class Lane:
-    """One row of the picture: a phase, or what followed the phases."""
+    """One row of the picture: a phase, or the undo after the phases."""
 
     label: str
     start: float
@@ -39,7 +39,7 @@ class Lane:
 def timeline(record: RunRecord) -> Html:
     return h(
         "section",
-        h("h2", "Where the minutes went"),
+        h("h2", "Timeline"),
         h("div", picture(record), cls="scroll", tabindex="0", role="region", aria_label="Timeline")
         if record.started and record.phases
         else h("p", "The run ended before its first phase.", cls="nothing"),
@@ -118,7 +118,7 @@ def _lane(lane: Lane, y: int, scale: Callable[[float], float]) -> list[Html]:
         h("line", x1=LEFT, y1=y + ROW, x2=WIDTH - RIGHT, y2=y + ROW, cls="rule"),
         h(
             "rect",
-            h("title", f"{lane.label}: {took}" + (", cut off" if lane.open else "")),
+            h("title", f"{lane.label}: {took}" + (", interrupted" if lane.open else "")),
             x=f"{x:.1f}",
             y=y + 8,
             width=f"{width:.1f}",
@@ -182,21 +182,21 @@ def _marks(record: RunRecord, lanes: list[Lane], zero: float, scale: Callable[[f
 
 
 def _events(record: RunRecord, zero: float) -> list[tuple[float, str, str, str]]:
-    """When, what kind of mark, what it says when asked, and what is written beside it."""
+    """Time, kind of mark, title and label of each event."""
     events = []
     for change in record.changes:
         at = _since(change.at, zero)
         if at is not None:
-            cut = change.result in ("open", "unknown")
+            cut = change.is_open
             kind = "change undone" if change.undone else "change open" if cut else "change"
-            said = f"{clock(change.at)} change {change.id}: {change_title(change.kind)} {change.target}"
-            events.append((at, kind, said, ""))
+            title = f"{clock(change.at)} change {change.id}: {change_title(change.kind)} {change.target}"
+            events.append((at, kind, title, ""))
     for verdict in record.verdicts:
         at = _since(verdict.verdict_at, zero)
         if at is not None and at >= 0:
             word, kind = _VERDICTS[verdict.green]
-            said = f"{clock(verdict.verdict_at)} {verdict.recipe}: {word}"
-            events.append((at, f"verdict {kind}", said, verdict.recipe))
+            title = f"{clock(verdict.verdict_at)} {verdict.recipe}: {word}"
+            events.append((at, f"verdict {kind}", title, verdict.recipe))
     return sorted(events)
 
 
@@ -234,7 +234,7 @@ def _said(record: RunRecord) -> str:
 
 
 def _words(record: RunRecord) -> Html | None:
-    """The longest waits, in words; together they are most of a night."""
+    """The longest waits, in words; together they are most of a run."""
     longest = sorted(record.waits, key=lambda wait: -wait.seconds)[:5]
     if not longest:
         return None

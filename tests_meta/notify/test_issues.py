@@ -18,7 +18,7 @@ from fixtures.clients.forge_issues import IssueClient
 from fixtures.clients.http import Http
 from fixtures.config.secret import Secret
 from fixtures.errors import Refused, Unreachable
-from fixtures.journal.kinds import Reason, Severity, System
+from fixtures.journal.kinds import OutsideSystem, Reason, Severity
 from fixtures.journal.reading import load
 from fixtures.journal.run_record import Assertion, Finding, Planned, RunRecord
 from fixtures.notify import after_run, issues, webhook
@@ -61,7 +61,7 @@ def failed(
     phase: int,
     title: str,
     recipe: str | None = None,
-    system: System | None = None,
+    system: OutsideSystem | None = None,
     *,
     reason: str = Reason.ASSERTED,
 ) -> Assertion:
@@ -310,17 +310,23 @@ def test_a_dead_host_is_one_finding(healthy: RunRecord) -> None:
     titles = ("the host is the configured one: hostname", "its clock agrees with ours: host",
               "the baseline is complete")  # fmt: skip
     assert ids(
-        replace(healthy, exit=1, assertions=tuple(failed(0, title, system=System.HOST) for title in titles))
+        replace(
+            healthy, exit=1, assertions=tuple(failed(0, title, system=OutsideSystem.HOST) for title in titles)
+        )
     ) == ["preflight-host"]
 
 
 @pytest.mark.parametrize(
     ("system", "expected"),
-    [(System.FORGE, "preflight-forge"), (System.DRONE, "preflight-drone"), (System.HOST, "preflight-host"),
-     (None, "preflight-forge")],
-)  # fmt: skip
+    [
+        (OutsideSystem.FORGE, "preflight-forge"),
+        (OutsideSystem.DRONE, "preflight-drone"),
+        (OutsideSystem.HOST, "preflight-host"),
+        (None, "preflight-forge"),
+    ],
+)
 def test_a_preflight_failure_is_named_for_its_system(
-    healthy: RunRecord, system: System | None, expected: str
+    healthy: RunRecord, system: OutsideSystem | None, expected: str
 ) -> None:
     """By what the test declares, whatever its title says; a record that declares nothing counts as the forge."""
     one = failed(0, "the drone of the host was written", system=system)
@@ -334,7 +340,7 @@ def test_every_preflight_test_declares_its_system() -> None:
             own = list(function.pytestmark)
             values = [value for mark in own if mark.name == "parametrize" for value in mark.args[1]]
             marks = own + [mark for value in values for mark in getattr(value, "marks", ())]
-            assert [System(mark.args[0]) for mark in marks if mark.name == "system"], name
+            assert [OutsideSystem(mark.args[0]) for mark in marks if mark.name == "system"], name
 
 
 def test_a_dead_upstream_is_one_finding(healthy: RunRecord) -> None:

@@ -145,7 +145,7 @@ def test_what_was_changed_can_be_undone_by_hand(tmp_path: Path) -> None:
 
 
 def test_interrupted_run_keeps_what_it_had(tmp_path: Path) -> None:
-    """A run that was cut off inside a change says INTERRUPTED, which change is open, and how to undo it."""
+    """A run that was interrupted inside a change says INTERRUPTED, which change is open, and how to undo it."""
     folder = write(tmp_path, "interrupted")
     written = render(folder)
     assert written.record is not None
@@ -172,7 +172,7 @@ def test_what_was_settled_later_is_told_as_that(tmp_path: Path, state: str) -> N
         journal = Journal(folder / FILE_NAME)
         for change in journal.changes():
             if change.result != "done" or change.undone == "refused":
-                journal.write("undo", change=change.id, result="undone", why="settled by a-later-run")
+                journal.write("undo", change=change.id, result="undone", why="recovered by a-later-run")
         journal.write("end", exit=record.exit or 2, verdict=state, settled_by="a-later-run")
         journal.close()
     settled = load(folder)
@@ -182,8 +182,8 @@ def test_what_was_settled_later_is_told_as_that(tmp_path: Path, state: str) -> N
     assert "tries it once more" not in after
     assert "was not taken back" not in after
     render(folder)
-    assert "What it left was settled by a later run" in words((folder / "report.html").read_text())
-    assert "Settled bya-later-run" in words((folder / "report.html").read_text())
+    assert "A later run has recovered what it left open" in words((folder / "report.html").read_text())
+    assert "Recovered bya-later-run" in words((folder / "report.html").read_text())
 
 
 def test_killed_process_is_rendered_afterwards(tmp_path: Path) -> None:
@@ -308,7 +308,7 @@ def test_a_journal_of_nothing(tmp_path: Path, content: bytes) -> None:
 
 
 def test_an_edited_record_shows(tmp_path: Path) -> None:
-    """A journal of which one line was altered still gives a page, and its top says that it does not chain."""
+    """A journal of which one line was altered still gives a page, and its top says that the chain is broken."""
     folder = write(tmp_path, "converged")
     path = folder / FILE_NAME
     path.write_text(path.read_text().replace("Fix the recipe's backup", "Nothing to see here"))
@@ -316,7 +316,7 @@ def test_an_edited_record_shows(tmp_path: Path) -> None:
     assert written.record is not None
     assert written.record.broken
     said = words((folder / "report.html").read_text())
-    assert "This record does not chain." in said
+    assert "The hash chain of this record is broken." in said
     assert json.loads((folder / "summary.json").read_text())["intact"] is False
 
 
@@ -326,7 +326,7 @@ def test_a_torn_last_line_is_told(tmp_path: Path) -> None:
     with (folder / FILE_NAME).open("ab") as journal:
         journal.write(b'{"seq": 400, "type": "wai')
     render(folder)
-    assert "last line is torn" in words((folder / "report.html").read_text())
+    assert "last line is incomplete" in words((folder / "report.html").read_text())
 
 
 def test_no_journal_is_told(tmp_path: Path) -> None:

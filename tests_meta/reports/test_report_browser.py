@@ -236,7 +236,7 @@ def test_keyboard_alone(samples: dict[str, Path], open_page: Open) -> None:
     """The first Tab offers to skip to the tasks, a cell's evidence opens by Enter, and focus can be seen."""
     page = open_page(samples["converged"])
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.textContent") == "Skip to what has to be done"
+    assert page.evaluate("document.activeElement.textContent") == "Skip to what a person has to do"
     page.keyboard.press("Enter")
     assert page.evaluate("location.hash") == "#todo"
     first = page.locator("#roll-table td details").first
