@@ -62,7 +62,7 @@ def refusal(path: Path) -> str:
     return said
 
 
-def test_the_nineteen() -> None:
+def test_roster_lists_the_nineteen() -> None:
     """The roster holds the 19 recipes, 10 polled before and 9 newly enrolled, in the order of the poll set."""
     roster = load_roster()
     wanted = tuple(f"recipe-maintainers/{name}" for name in BEFORE + APPENDED)
@@ -109,7 +109,7 @@ def test_every_recipe_is_one_line() -> None:
     assert tuple(lines) == load_roster().names
 
 
-def test_values(tmp_path: Path) -> None:
+def test_defaults(tmp_path: Path) -> None:
     """Defaults: the same name upstream, newly enrolled, and all milestones before deferred work is released."""
     roster = load_roster(write(tmp_path, GOOD.replace("false", 'false, upstream = "n-8-n"')))
     known_red = KnownRed(reason="restore", until=date(2026, 6, 30))
@@ -122,7 +122,7 @@ def test_values(tmp_path: Path) -> None:
         roster.recipes[0].name = "x"  # type: ignore[misc]
 
 
-def test_expiry() -> None:
+def test_known_red_expires() -> None:
     """A known failure is allowed through its last day and has expired on the day after."""
     known_red = KnownRed(reason="restore", until=date(2026, 6, 30))
     days = [date(2026, 6, 2), date(2026, 6, 30), date(2026, 7, 1)]
@@ -249,7 +249,7 @@ WRONG_REST = [
 
 
 @pytest.mark.parametrize(("rest", "says"), WRONG_REST)
-def test_wrong_rest(rest: str, says: str, tmp_path: Path) -> None:
+def test_wrong_canaries_deferred_items_and_keys(rest: str, says: str, tmp_path: Path) -> None:
     """Wrong canaries, deferred items and keys are each one sentence."""
     said = refusal(write(tmp_path, GOOD.split("canaries")[0] + rest))
     assert f": {says}" in said
@@ -271,7 +271,7 @@ def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
         assert_one_sentence(problem)
 
 
-def test_file_problems(tmp_path: Path) -> None:
+def test_unreadable_roster(tmp_path: Path) -> None:
     """A roster that is missing, a directory, not UTF-8 or not TOML is one sentence."""
     assert "there is no such file" in refusal(tmp_path / "roster.toml")
     assert "it is a directory" in refusal(tmp_path)

@@ -29,7 +29,7 @@ def test_no_such_file(tmp_path: Path) -> None:
     assert_one_sentence(said)
 
 
-def test_directory(tmp_path: Path) -> None:
+def test_directory_is_refused(tmp_path: Path) -> None:
     """A directory is no site file."""
     assert "it is a directory" in refusal(tmp_path)
 
@@ -40,7 +40,7 @@ def test_fifo_does_not_block(tmp_path: Path) -> None:
     assert "it is not a regular file" in refusal(tmp_path / "site.toml")
 
 
-def test_unreadable(tmp_path: Path) -> None:
+def test_file_without_permission_is_refused(tmp_path: Path) -> None:
     """A file that this user may not read is one sentence."""
     path = write(tmp_path, MINIMAL)
     path.chmod(0)
@@ -55,7 +55,7 @@ def test_unreadable(tmp_path: Path) -> None:
     assert_one_sentence(said)
 
 
-def test_loop_of_links(tmp_path: Path) -> None:
+def test_loop_of_links_is_refused(tmp_path: Path) -> None:
     """A loop of symbolic links is one sentence."""
     (tmp_path / "site.toml").symlink_to("site.toml")
     said = refusal(tmp_path / "site.toml")
@@ -77,7 +77,7 @@ def test_loop_of_links(tmp_path: Path) -> None:
     ],
     ids=["latin-1", "utf-16", "no value", "twice", "byte-order mark", "too deep", "too many digits", "too large"],
 )
-def test_not_a_settings_file(content: bytes, says: str, tmp_path: Path) -> None:
+def test_content_that_is_no_settings_file_is_refused(content: bytes, says: str, tmp_path: Path) -> None:
     """A file that is not UTF-8, not TOML, or too large is one sentence."""
     said = refusal(write(tmp_path, content))
     assert says in said
@@ -160,7 +160,7 @@ def test_watch_sees_connections_and_commands(tmp_path: Path) -> None:
 # --- the example --------------------------------------------------------------------------------------------
 
 
-def test_example_parses() -> None:
+def test_example_is_valid() -> None:
     """The documented example is a valid site with the real cc-ci's public values; its secrets stay unresolved."""
     site = load_site(EXAMPLE)
     assert site.name == "cc-ci"
