@@ -1,0 +1,140 @@
+"""What others do while muster works is a finding; what muster breaks is undone, also while others are at work."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from fixtures.changes import REGISTRY, Area
+from fixtures.journal.kinds import ChangeKind
+from fixtures.journal.reader import Change
+from fixtures.rollback.cause import find_causes, with_dependents
+from fixtures.rollback.regression import Difference
+from tests_meta.muster_runs import NIGHT, Ran, WorldPool
+from tests_meta.reference_night import prepare_initial_world
+from tests_meta.world_view import WorldView
+
+CLOSED = "ghost", 2
+Run = Callable[..., Ran]
+
+
+def made(kind: ChangeKind, id: int, *, recipe: str | None = None, **undo: Any) -> Change:
+    undo = {"refs": [["refs/heads/main", "a" * 40, "b" * 40]], **undo}
+    return Change(id, kind, str(recipe), None, {}, undo, "", "", "done", None, None, str(recipe), recipe)
+
+
+def run_with(*changes: Change, mirrors: dict[str, Any] | None = None) -> Any:
+    """As much of a run as the search for a cause reads."""
+    return SimpleNamespace(
+        record=SimpleNamespace(journal=SimpleNamespace(changes=lambda: list(changes))),
+        surveys=SimpleNamespace(now=SimpleNamespace(mirrors=mirrors or {}, host=None)),
+    )
+
+
+@pytest.mark.parametrize("area", [area for area in Area if area.live])
+def test_a_live_regression_needs_a_change_of_the_live_host(area: Area) -> None:
+    """A mirror that was moved breaks no unit; a switch can. Without a switch, it is somebody else's doing."""
+    difference = Difference("worse", area, "x")
+    sync = made(ChangeKind.SYNC_MAIN, 1, recipe="ghost")
+    assert find_causes(run_with(sync, made(ChangeKind.ENROLL, 2)), difference) == []
+    switch = made(ChangeKind.SWITCH, 3)
+    assert find_causes(run_with(sync, switch), difference) == [switch]
+
+
+def test_a_mirror_is_only_harmed_by_a_change_of_its_own() -> None:
+    """keycloak was synced and ghost was not: a difference of ghost has no cause in this run."""
+    sync = made(ChangeKind.SYNC_MAIN, 1, recipe="keycloak")
+    refs = {"keycloak": SimpleNamespace(branches={"main": "b" * 40})}
+    assert find_causes(run_with(sync, mirrors=refs), Difference("w", Area.MIRROR, "x", "ghost")) == []
+    assert find_causes(run_with(sync, mirrors=refs), Difference("w", Area.MIRROR, "x", "keycloak")) == [sync]
+
+
+def test_a_ref_that_somebody_moved_since_is_theirs() -> None:
+    """The mirror's main is at a commit that this run neither found nor left."""
+    sync = made(ChangeKind.SYNC_MAIN, 1, recipe="ghost")
+    refs = {"ghost": SimpleNamespace(branches={"main": "c" * 40})}
+    assert find_causes(run_with(sync, mirrors=refs), Difference("w", Area.MIRROR, "x", "ghost")) == []
+
+
+def test_what_stands_on_an_undone_change_goes_with_it() -> None:
+    """A created mirror is deleted: the enrollment that polls it and the switch that deployed it go too."""
+    create, other = (
+        made(ChangeKind.CREATE_MIRROR, 1, recipe="mumble"),
+        made(ChangeKind.SYNC_MAIN, 2, recipe="ghost"),
+    )
+    enroll, switch = made(ChangeKind.ENROLL, 3), made(ChangeKind.SWITCH, 4)
+    chosen = with_dependents([create], [create, other, enroll, switch])
+    assert [change.id for change in chosen] == [1, 3, 4]
+    assert with_dependents([other], [create, other, enroll, switch]) == [other]
+
+
+def test_every_kind_that_undoes_with_the_host_says_what_it_can_affect() -> None:
+    """A kind that affects nothing is one that a regression never takes back by itself."""
+    harmless = {kind for kind, entry in REGISTRY.items() if not entry.affects}
+    assert harmless == {
+        ChangeKind.PROPOSE_SUITE,
+        ChangeKind.DESCRIBE_SUITE,
+        ChangeKind.MERGE_SUITE,
+        ChangeKind.WITHDRAW_SUITE,
+        ChangeKind.ENROLL,
+        ChangeKind.SYNC_CHECKOUT,
+        ChangeKind.SCRATCH_PULL,
+        ChangeKind.TESTME_COMMENT,
+    }
+
+
+def close_during_run(world_pool: WorldPool, recipe: str, number: int, *arguments: str) -> Ran:
+    """A migration during which alice closes a pull request, once the poll set is committed."""
+    settings = world_pool.settings
+    act = {
+        "method": "PATCH",
+        "url": f"{settings.forge_url}/api/v1/repos/{settings.org}/{recipe}/pulls/{number}",
+        "token": (settings.secrets_dir / "stranger_token").read_text().strip(),
+        "body": {"state": "closed"},
+    }
+    environment = {"MUSTER_ACT_AT": "acted enroll", "MUSTER_ACT": json.dumps(act)}
+    return world_pool.visit("-p", "tests_meta.rollback.act_during_run", *arguments, env=environment)
+
+
+@pytest.fixture
+def initial(world_pool: WorldPool) -> WorldPool:
+    prepare_initial_world(world_pool)
+    return world_pool
+
+
+def test_a_person_who_closes_a_pull_request_undoes_nothing(initial: WorldPool) -> None:
+    """The migration converges; the finding says who closed what, and that muster did not cause it."""
+    recipe, number = CLOSED
+    with initial.live(NIGHT) as world_pool:
+        ran = close_during_run(world_pool, recipe, number).demand(0)
+        view = WorldView(world_pool.settings)
+        _, pull = view.api(f"/repos/{view.settings.org}/{recipe}/pulls/{number}")
+    assert pull["state"] == "closed"
+    assert [change for change in ran.summary["changes"] if change["undone"] and not is_temporary(change)] == []
+    said = [one["what"] for one in ran.summary["findings"] if f"{recipe}#{number}" in one["what"]]
+    assert len(said) == 1
+    assert "was closed by alice at" in said[0]
+    assert ran.summary["regressions"] == []
+
+
+def test_a_broken_bridge_is_still_rolled_back_while_people_work(initial: WorldPool) -> None:
+    """Positive control: the new bridge cannot start; host and poll set go back, the stranger's act does not."""
+    recipe, number = CLOSED
+    with initial.live(NIGHT, "switch-breaks-bridge") as world_pool:
+        ran = close_during_run(world_pool, recipe, number).demand(11)
+        view = WorldView(world_pool.settings)
+        _, pull = view.api(f"/repos/{view.settings.org}/{recipe}/pulls/{number}")
+    assert pull["state"] == "closed"
+    undone = {
+        change["kind"] for change in ran.summary["changes"] if change["undone"] and not is_temporary(change)
+    }
+    assert undone == {"enroll", "sync-checkout", "switch"}
+    assert any("was closed by alice" in one["what"] for one in ran.summary["findings"])
+
+
+def is_temporary(change: dict[str, Any]) -> bool:
+    return REGISTRY[change["kind"]].always
