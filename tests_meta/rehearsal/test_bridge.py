@@ -1,4 +1,4 @@
-"""The comment bridge does what the real one does, including everything that people stumbled over."""
+"""The comment bridge behaves as the real one, including its traps."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Bridge:
 
 
 def environment(world: World, folder: Path, **changes: str) -> dict[str, str]:
-    """What the Swarm service gives the bridge."""
+    """The environment that the Swarm service gives the bridge."""
     settings = world.settings
     for name, token in (("gitea", settings.bridge_token), ("drone", settings.drone_token)):
         (folder / name).write_text(token + "\n")
@@ -126,7 +126,7 @@ def builds_for(world: World, comment_id: int) -> list[dict[str, Any]]:
     return [build for build in builds if build.get("params", {}).get("COMMENT") == str(comment_id)]
 
 
-def triggered(world: World, comment_id: int) -> dict[str, Any]:
+def build_of(world: World, comment_id: int) -> dict[str, Any]:
     """The one build that this comment started."""
     [build] = until(lambda: builds_for(world, comment_id), what=f"a build for comment {comment_id}")
     return build
@@ -136,7 +136,7 @@ def verdicts(world: World, repo: str, sha: str) -> list[dict[str, Any]]:
     return [status for status in world.statuses(repo, sha) if status["context"] == CONTEXT]
 
 
-# -- what is a trigger ----------------------------------------------------------------------------------------
+# -- triggers -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -157,19 +157,19 @@ def test_grammar(body: str, expected: tuple[bool, bool]) -> None:
     assert parse_trigger(body) == expected
 
 
-# -- what it says and what it passes over in silence ----------------------------------------------------------
+# -- log and ignored comments -------------------------------------------------------------------------------
 
 
 def test_start_names_the_watched_set_and_idling_is_silent(idle: World, tmp_path: Path) -> None:
     """The log names every repository at the start and counts what was there; idle polls add nothing."""
     comment(idle, "mumble", "hello")
-    with bridge(idle, tmp_path) as running_:
+    with bridge(idle, tmp_path) as started:
         watched = [f"bridge: watching {ORG}/{name}" for name in ("cc-ci", *RECIPES)]
-        assert running_.lines[:-1] == ["bridge: watching all 4 repos", *watched]
-        assert int(running_.lines[-1].split()[-4]) >= 1
+        assert started.lines[:-1] == ["bridge: watching all 4 repos", *watched]
+        assert int(started.lines[-1].split()[-4]) >= 1
         before = polls(idle)
         until(lambda: polls(idle) >= before + 3, what="three more polls")
-        assert len(running_.lines) == len(watched) + 2
+        assert len(started.lines) == len(watched) + 2
 
 
 def polls(world: World) -> int:
@@ -179,19 +179,19 @@ def polls(world: World) -> int:
     return sum(1 for line in lines if json.loads(line)["path"] == path)
 
 
-def test_first_poll_swallows_what_is_older(idle: World, tmp_path: Path) -> None:
+def test_first_poll_ignores_older_comments(idle: World, tmp_path: Path) -> None:
     """A !testme written while no bridge ran is never acted on, not even by the next bridge."""
     old = comment(idle, "uptime-kuma")
-    with bridge(idle, tmp_path) as running_:
+    with bridge(idle, tmp_path) as started:
         new = comment(idle, "uptime-kuma")
-        triggered(idle, new)
+        build_of(idle, new)
         assert builds_for(idle, old) == []
-        assert not any(f"comment {old} " in line for line in running_.lines)
+        assert not any(f"comment {old} " in line for line in started.lines)
 
 
-def test_unenrolled_closed_and_unrelated_are_passed_over(idle: World, tmp_path: Path) -> None:
+def test_unenrolled_closed_and_unrelated_are_ignored(idle: World, tmp_path: Path) -> None:
     """Nothing happens, and nothing is logged, for what is not polled, is closed, or is talk."""
-    with bridge(idle, tmp_path, POLL_REPOS=f"{ORG}/uptime-kuma,{ORG}/crowded") as running_:
+    with bridge(idle, tmp_path, POLL_REPOS=f"{ORG}/uptime-kuma,{ORG}/crowded") as started:
         closed = f"/repos/{ORG}/crowded/pulls/3"
         assert idle.forge("PATCH", closed, json={"state": "closed"}).status_code == 201
         ignored = [
@@ -199,33 +199,33 @@ def test_unenrolled_closed_and_unrelated_are_passed_over(idle: World, tmp_path: 
             comment(idle, "crowded", pull=3),
             comment(idle, "uptime-kuma", "!testmexyz"),
         ]
-        triggered(idle, comment(idle, "uptime-kuma"))
+        build_of(idle, comment(idle, "uptime-kuma"))
         assert [builds_for(idle, each) for each in ignored] == [[], [], []]
-        said = "\n".join(running_.lines)
+        said = "\n".join(started.lines)
         assert not any(f"comment {each} " in said for each in ignored)
         assert verdicts(idle, "mumble", idle.head("mumble", "change")) == []
 
 
 def test_strangers_are_refused_by_name(idle: World, tmp_path: Path) -> None:
     """A comment of somebody who is not a member starts nothing, and the log says whose it was and why."""
-    with bridge(idle, tmp_path) as running_:
+    with bridge(idle, tmp_path) as started:
         store = Store(idle.settings.forge_dir)
         refused = store.create_comment(ORG, "mumble", 1, author="mallory", body="!testme").id
         store.close()
-        line = running_.says(f"comment {refused} ")
+        line = started.says(f"comment {refused} ")
         assert line == (f"bridge: ignored {ORG}/mumble#1 comment {refused} by mallory: not a member of {ORG}")
-        triggered(idle, comment(idle, "mumble", user="alice"))
+        build_of(idle, comment(idle, "mumble", user="alice"))
         assert builds_for(idle, refused) == []
 
 
-# -- what a trigger becomes -----------------------------------------------------------------------------------
+# -- builds ------------------------------------------------------------------------------------------------
 
 
 def test_trigger_carries_recipe_head_pull_and_comment(idle: World, tmp_path: Path) -> None:
     """A recipe's !testme builds cc-ci's main with the recipe, the head, the pull request and the comment."""
-    with bridge(idle, tmp_path) as running_:
+    with bridge(idle, tmp_path) as started:
         written = comment(idle, "mumble", "!testme --quick")
-        build = triggered(idle, written)
+        build = build_of(idle, written)
         head = idle.head("mumble", "change")
         assert build["event"] == "custom"
         assert build["source"] == "main"
@@ -236,7 +236,7 @@ def test_trigger_carries_recipe_head_pull_and_comment(idle: World, tmp_path: Pat
             "COMMENT": str(written),
             "CCCI_QUICK": "1",
         }
-        assert running_.says(f"comment {written} ") == (
+        assert started.says(f"comment {written} ") == (
             f"bridge: trigger {ORG}/mumble#1 comment {written} by {idle.settings.bot} -> build {build['number']}"
         )
         [pending] = until(lambda: verdicts(idle, "mumble", head)[:1], what="a status")
@@ -249,7 +249,7 @@ def test_every_open_pull_request_is_seen(idle: World, tmp_path: Path) -> None:
     """The oldest of more open pull requests than a page holds is watched like the newest."""
     with bridge(idle, tmp_path):
         for pull in (1, CROWD):
-            assert triggered(idle, comment(idle, "crowded", pull=pull))["params"]["PR"] == str(pull)
+            assert build_of(idle, comment(idle, "crowded", pull=pull))["params"]["PR"] == str(pull)
 
 
 def test_suite_proposal_builds_its_own_head(idle: World, tmp_path: Path) -> None:
@@ -257,7 +257,7 @@ def test_suite_proposal_builds_its_own_head(idle: World, tmp_path: Path) -> None
     head = idle.push("suite", {"tests/mumble/PARITY.md": "# Parity\n", "docs/x.md": "x\n"})
     pull = open_pull(idle, "suite")
     with bridge(idle, tmp_path):
-        build = triggered(idle, comment(idle, "cc-ci", pull=pull))
+        build = build_of(idle, comment(idle, "cc-ci", pull=pull))
         assert build["after"] == head
         assert build["source"] == "suite"
         assert (build["params"]["RECIPE"], build["params"]["REF"]) == ("mumble", idle.head("mumble"))
@@ -277,9 +277,9 @@ def test_proposal_that_is_not_of_one_suite(
     """A pull request of cc-ci that changes no suite, or several, is refused with the number of suites."""
     idle.push(branch, files)
     pull = open_pull(idle, branch)
-    with bridge(idle, tmp_path) as running_:
+    with bridge(idle, tmp_path) as started:
         written = comment(idle, "cc-ci", pull=pull)
-        assert f"the suites of {count} recipes" in running_.says(f"comment {written} ")
+        assert f"the suites of {count} recipes" in started.says(f"comment {written} ")
         assert builds_for(idle, written) == []
 
 
@@ -297,22 +297,24 @@ def open_pull(world: World, branch: str) -> int:
 def test_verdict_is_a_status_and_one_comment_edited_in_place(busy: World, tmp_path: Path) -> None:
     """The verdict becomes a new status; a second run edits the same comment, whose creation time stays."""
     head = busy.head("uptime-kuma", "change")
-    with bridge(busy, tmp_path) as running_:
-        first = triggered(busy, comment(busy, "uptime-kuma", user="alice"))
-        running_.says(f"build {first['number']} success")
+    with bridge(busy, tmp_path) as started:
+        first = build_of(busy, comment(busy, "uptime-kuma", user="alice"))
+        started.says(f"build {first['number']} success")
         [before] = own_comments(busy)
         assert f"/{ORG}/cc-ci/{first['number']})" in before["body"]
-        second = triggered(busy, comment(busy, "uptime-kuma"))
-        running_.says(f"build {second['number']} success")
+        second = build_of(busy, comment(busy, "uptime-kuma"))
+        started.says(f"build {second['number']} success")
         [after] = own_comments(busy)
         assert after["id"] == before["id"]
         assert after["created_at"] == before["created_at"]
         assert f"/{ORG}/cc-ci/{second['number']})" in after["body"]
-        states = [(status["status"], status["target_url"].rsplit("/", 1)[1]) for status in reversed_(busy, head)]
+        states = [
+            (status["status"], status["target_url"].rsplit("/", 1)[1]) for status in oldest_first(busy, head)
+        ]
         numbers = [str(build["number"]) for build in (first, first, second, second)]
         assert states == list(zip(["pending", "success"] * 2, numbers, strict=True))
         secret = busy.settings.bridge_token
-        assert secret not in running_.log.read_text()
+        assert secret not in started.log.read_text()
 
 
 def own_comments(world: World) -> list[dict[str, Any]]:
@@ -320,7 +322,7 @@ def own_comments(world: World) -> list[dict[str, Any]]:
     return [each for each in found if "🌻" in each["body"]]
 
 
-def reversed_(world: World, sha: str) -> list[dict[str, Any]]:
+def oldest_first(world: World, sha: str) -> list[dict[str, Any]]:
     """The head's verdicts, oldest first."""
     return list(reversed(verdicts(world, "uptime-kuma", sha)))
 
@@ -329,7 +331,7 @@ def test_bridge_that_ends_forgets_its_builds(busy: World, tmp_path: Path) -> Non
     """A build whose bridge ended keeps its pending status for ever; the next bridge does not report it."""
     head = busy.head("mumble", "change")
     with bridge(busy, tmp_path):
-        build = triggered(busy, comment(busy, "mumble"))
+        build = build_of(busy, comment(busy, "mumble"))
         until(lambda: verdicts(busy, "mumble", head), what="pending")
     assert busy.finished(build["number"])["status"] == "success"
     with bridge(busy, tmp_path):
@@ -342,7 +344,7 @@ def test_bridge_that_ends_forgets_its_builds(busy: World, tmp_path: Path) -> Non
 
 
 def rules(world: World, part: str, *given: dict[str, Any]) -> Path:
-    """Put rules in place whole, as the servers expect it."""
+    """Replace the file of rules whole, as the servers require."""
     file = world.settings.root / f"{part}-faults.json"
     draft = file.with_suffix(".new")
     draft.write_text(json.dumps(given))
@@ -353,31 +355,31 @@ def rules(world: World, part: str, *given: dict[str, Any]) -> Path:
 @pytest.mark.parametrize("action", ["reset-after", "status:500", "truncate"])
 def test_lost_trigger_answer_makes_no_second_build(idle: World, tmp_path: Path, action: str) -> None:
     """When the answer to a trigger is lost, the bridge finds the build it made, or makes the first one."""
-    with bridge(idle, tmp_path) as running_:
+    with bridge(idle, tmp_path) as started:
         rule = {"method": "POST", "path": "/builds$", "times": 1, "action": action}
         file = rules(idle, "ci", rule)
         written = comment(idle, "mumble")
-        running_.says("trying again")
-        running_.says(f"comment {written} by {idle.settings.bot} -> build")
+        started.says("trying again")
+        started.says(f"comment {written} by {idle.settings.bot} -> build")
         assert len(builds_for(idle, written)) == 1
         file.unlink()
 
 
-def test_forge_trouble_is_survived(idle: World, tmp_path: Path) -> None:
-    """A forge that answers 500, half an answer, or nothing costs time and a log line, and no comment is lost."""
-    with bridge(idle, tmp_path) as running_:
+def test_forge_errors_lose_no_comment(idle: World, tmp_path: Path) -> None:
+    """Errors, half answers and resets of the forge cost time and a log line, and no comment is lost."""
+    with bridge(idle, tmp_path) as started:
         path = f"/repos/{ORG}/mumble/(pulls|issues/1/comments)$"
         actions = ("status:500", "truncate", "reset", "status:429")
         file = rules(idle, "forge", *({"path": path, "times": 1, "action": action} for action in actions))
-        written = comment(idle, "mumble", user="alice") if answered(idle) else 0
-        running_.says("cannot poll")
-        triggered(idle, written)
-        running_.says(f"{ORG}/mumble answers again")
+        written = comment(idle, "mumble", user="alice") if rules_are_spent(idle) else 0
+        started.says("cannot poll")
+        build_of(idle, written)
+        started.says(f"{ORG}/mumble answers again")
         file.unlink()
 
 
-def answered(world: World) -> bool:
-    """Let the bridge meet the rules before the comment is written: they must not be spent on the writer."""
+def rules_are_spent(world: World) -> bool:
+    """Wait until the bridge has used up the rules, so that they do not break the writing of the comment."""
     log = world.settings.logs_dir / "forge-requests.jsonl"
 
     def faults() -> int:
@@ -386,28 +388,28 @@ def answered(world: World) -> bool:
     return bool(until(lambda: faults() >= 4, what="four broken answers"))
 
 
-def test_null_from_drone_ends_the_matter(tmp_path: Path) -> None:
+def test_null_from_drone_ends_the_job(tmp_path: Path) -> None:
     """When Drone answers null the bridge says so once and leaves no status behind."""
     with (
         running(tmp_path / "world", {"mumble": {}}, faults=("drone-returns-null",)) as world,
-        bridge(world, tmp_path, POLL_REPOS=f"{ORG}/mumble") as running_,
+        bridge(world, tmp_path, POLL_REPOS=f"{ORG}/mumble") as started,
     ):
         comment(world, "mumble")
-        running_.says("Drone answered null")
+        started.says("Drone answered null")
         assert verdicts(world, "mumble", world.head("mumble", "change")) == []
 
 
 def test_named_faults_of_the_bridge(idle: World, tmp_path: Path) -> None:
     """testme-ignored swallows a trigger in silence; stale-green shows an old green and never a new one."""
     head = idle.head("crowded", "change")
-    with bridge(idle, tmp_path, CCCI_FAULTS="ignore-triggers") as running_:
-        lines = len(running_.lines)
+    with bridge(idle, tmp_path, CCCI_FAULTS="ignore-triggers") as started:
+        lines = len(started.lines)
         ignored = comment(idle, "mumble")
         before = polls(idle)
         until(lambda: polls(idle) >= before + 3, what="three more polls")
         assert builds_for(idle, ignored) == []
-        assert len(running_.lines) == lines
-    settled = len(verdicts(idle, "crowded", head))
+        assert len(started.lines) == lines
+    before_green = len(verdicts(idle, "crowded", head))
     with bridge(idle, tmp_path, CCCI_FAULTS="ignore-triggers,leave-stale-greens"):
         [green, *_] = until(lambda: verdicts(idle, "crowded", head), what="a green")
         assert green["status"] == "success"
@@ -415,7 +417,7 @@ def test_named_faults_of_the_bridge(idle: World, tmp_path: Path) -> None:
         before = polls(idle)
         until(lambda: polls(idle) >= before + 3, what="three more polls")
         assert builds_for(idle, ignored) == []
-        assert len(verdicts(idle, "crowded", head)) == settled + 1
+        assert len(verdicts(idle, "crowded", head)) == before_green + 1
 
 
 def test_incomplete_environment_ends_it_at_once(idle: World, tmp_path: Path) -> None:

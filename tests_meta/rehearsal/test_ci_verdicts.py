@@ -118,7 +118,7 @@ def test_unknown_ref_is_red(world: World) -> None:
 # -- push builds ------------------------------------------------------------------------------------------------
 
 
-def test_pushes_are_red_until_somebody_mends_the_lint(world: World) -> None:
+def test_pushes_are_red_until_the_lint_is_fixed(world: World) -> None:
     """main's push build fails at lint and skips the rest; a branch whose long lines are gone is green."""
     first = [build for build in world.builds(per_page=100) if build["event"] == "push"][-1]
     done = world.finished(first["number"])
@@ -153,7 +153,7 @@ def has_lint(source: str | Path) -> bool:
 # -- history and faults -----------------------------------------------------------------------------------------
 
 
-def test_history_misleads_as_it_did(tmp_path: Path) -> None:
+def test_history_is_as_misleading_as_the_real_one(tmp_path: Path) -> None:
     """#7 is custom-html's, #153 is on the dashboard with custom=skip and not in Drone, the next build is #113."""
     given: list[Any] = []
 
@@ -179,7 +179,7 @@ def test_history_misleads_as_it_did(tmp_path: Path) -> None:
 
 
 def test_red_build_and_stranger(tmp_path: Path) -> None:
-    """A recipe named red is red because its app answers 502; a stranger's green is the stranger's."""
+    """A recipe named red is red because its app answers 502; a stranger's green has the stranger as its creator."""
     with running(tmp_path / "red", {"newcomer": {}, "mumble": {}}, faults=("red-build:mumble",)) as world:
         run, build = run_of(world, "mumble")
         assert build["status"] == "failure"
