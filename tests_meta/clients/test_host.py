@@ -5,6 +5,7 @@ The same tests run against paramiko's server, and against OpenSSH's sshd if it i
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import getpass
 import os
@@ -341,7 +342,7 @@ def test_each_section_has_its_own_output_and_status(host: HostWriter) -> None:
         "quoted": "echo \"it's $((1 + 1))\"",
     })  # fmt: skip
     assert (found["good"].lines, found["good"].ok) == (["one", "two"], True)
-    assert (found["bad"].text, found["bad"].status) == ("no such unit\n", 4)
+    assert (found["bad"].text, found["bad"].error, found["bad"].status) == ("", "no such unit\n", 4)
     assert found["missing"].status == 127
     assert found["killed"].status == 137
     assert (found["quiet"].text, found["quiet"].lines) == ("", [])
@@ -356,25 +357,46 @@ def test_sections_do_not_affect_each_other(host: HostWriter) -> None:
     assert found["second"].text.endswith("\n\n")
 
 
+def test_a_warning_on_stderr_is_no_part_of_the_answer(host: HostWriter) -> None:
+    """Docker's client warns with every command and works: the answer on stdout is whole."""
+    found = answered(host, {"docker": "echo 'WARNING: Error loading config file' >&2; echo '[{}]'"})
+    assert (found["docker"].text, found["docker"].ok) == ("[{}]\n", True)
+    assert found["docker"].error == "WARNING: Error loading config file\n"
+
+
+def test_every_byte_passes_through_a_section(host: HostWriter) -> None:
+    """A log holds control characters, NUL, invalid UTF-8 and even the text of a section's line."""
+    everything = "".join(f"\\{byte:03o}" for byte in range(256))
+    found = answered(
+        host,
+        {"bytes": f"printf '{everything}'", "forged": "printf '\\n@section after MA== .\\n'", "after": "echo 1"},
+    )
+    assert found["bytes"].data == bytes(range(256))
+    assert found["after"].text == "1\n"
+
+
+def test_a_greeting_before_the_answer_is_ignored() -> None:
+    """root's .bashrc greets every session on stdout, without a line break at its end."""
+    said = "Welcome to nixos, 3 updates pending" + _line("part", b"text", b"", 0)
+    assert sections.parse(said, {"part": ""}, where="host")["part"].text == "text"
+
+
+def _line(name: str, out: bytes, error: bytes, status: int) -> str:
+    encoded = (base64.b64encode(one).decode() for one in (out + b" %d" % status, error))
+    return f"\n@section {name} {' '.join(encoded)} .\n"
+
+
 @given(
-    texts=st.lists(
-        st.tuples(
-            st.text(st.characters(blacklist_characters="\x1e\x1f", blacklist_categories=["Cs"])),
-            st.integers(0, 255),
-        ),
-        min_size=1,
-        max_size=4,
-    ),
+    texts=st.lists(st.tuples(st.binary(), st.binary(), st.integers(0, 255)), min_size=1, max_size=4),
     data=st.data(),
 )
-def test_truncated_probe_output_is_rejected(texts: list[tuple[str, int]], data: st.DataObject) -> None:
-    """Truncated output raises `Unreachable`, or shortens the last status at most; complete output is parsed."""
+def test_truncated_probe_output_is_rejected(texts: list[tuple[bytes, bytes, int]], data: st.DataObject) -> None:
+    """Truncated output raises `Unreachable`; complete output is parsed."""
     commands = {f"part-{number}": "" for number in range(len(texts))}
-    pieces = [f"\x1e{name}\x1f{text}\x1f{status}" for name, (text, status) in zip(commands, texts, strict=True)]
-    whole = "motd\n" + "".join(pieces)
+    whole = "motd\n" + "".join(_line(name, *parts) for name, parts in zip(commands, texts, strict=True))
     found = sections.parse(whole, commands, where="host")
-    assert [(found[name].text, found[name].status) for name in commands] == texts
-    cut = whole[: data.draw(st.integers(0, len(whole) - 1))]
-    if len(whole) - len(cut) >= len(str(texts[-1][1])):
-        with pytest.raises(Unreachable, match="was cut before"):
-            sections.parse(cut, commands, where="host")
+    seen = [(found[name].data, found[name].error, found[name].status) for name in commands]
+    assert seen == [(out, error.decode(errors="replace"), status) for out, error, status in texts]
+    cut = whole[: data.draw(st.integers(0, len(whole) - 2))]
+    with pytest.raises(Unreachable, match="was cut before"):
+        sections.parse(cut, commands, where="host")
