@@ -92,8 +92,8 @@ def test_lag_is_a_notice_within_the_grace_period_and_drift_after_it(world: World
         "tagged": "unchanged",
         "moved": "failed",
     }
-    told = findings(run)
-    assert {name: told.get(f"mirror-behind-{name}") for name in NAMES} == {
+    found = findings(run)
+    assert {name: found.get(f"mirror-behind-{name}") for name in NAMES} == {
         "level": None,
         "late": "action",
         "fresh": "info",
@@ -140,9 +140,9 @@ def test_lag_does_not_start_before_the_last_run_that_saw_the_mirror_level(world:
 def test_missing_releases_are_reported(world: World, tmp_path: Path) -> None:
     """Releases are ordered by version number (10.0.0 after 9.0.0), and a commit without a tag is no release."""
     run, _ = look(world, tmp_path)
-    told = {f.id: f.what for f in run.record.findings if f.id.startswith("upstream-release-")}
-    assert set(told) == {"upstream-release-late", "upstream-release-apart", "upstream-release-tagged"}
-    assert "10.0.0+10" in told["upstream-release-tagged"]
+    releases = {f.id: f.what for f in run.record.findings if f.id.startswith("upstream-release-")}
+    assert set(releases) == {"upstream-release-late", "upstream-release-apart", "upstream-release-tagged"}
+    assert "10.0.0+10" in releases["upstream-release-tagged"]
     assert lag.latest_release(["9.0.0+1", "10.0.0+1", "latest"]) == "10.0.0+1"
     assert lag.latest_release(["latest", "main"]) is None
 

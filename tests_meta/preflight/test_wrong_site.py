@@ -93,8 +93,8 @@ def test_mistake_in_the_site_file_stops_the_run_in_phase_0(night: WorldPool, nam
     before = WorldView(night.settings).everything()
     ran = night.visit(site=make(night)).demand(1)
     assert title in ran.failed
-    (told,) = [line for line in ran.of("assertion") if line["title"] == title]
-    assert words in " ".join(str(told[key]) for key in ("what", "expected", "seen", "message"))
+    (assertion,) = [line for line in ran.of("assertion") if line["title"] == title]
+    assert words in " ".join(str(assertion[key]) for key in ("what", "expected", "seen", "message"))
     assert {line["phase"] for line in ran.of("assertion") if line["outcome"] == "passed"} <= {0}
     assert ran.of("intent") == []
     assert WorldView(night.settings).everything() == before

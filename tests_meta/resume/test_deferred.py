@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fixtures
-from fixtures.ccci.deferred import Item, parse_deferred, recipes_of
+from fixtures.ccci.deferred import Item, parse_deferred
 from fixtures.config.roster import load_roster
 
 ITEM = """\
@@ -171,21 +171,11 @@ def test_any_text(text: str) -> None:
     parse_deferred("### 2026-05-31" + text + ITEM)
 
 
-def test_recipes_of() -> None:
-    """An item is about the recipe its slug begins with (the longest), or about those that its text names."""
-    names = ("custom-html", "custom-html-tiny", "ghost", "mattermost-lts", "n8n")
-    assert recipes_of(READ, names) == ("ghost",)
-    assert recipes_of(dataclasses.replace(READ, slug="custom-html-tiny-x"), names) == ("custom-html-tiny",)
-    other = dataclasses.replace(READ, slug="backup-fix", trigger="n8n and mattermost-lts enrolled")
-    assert recipes_of(other, names) == ("mattermost-lts", "n8n")
-    assert recipes_of(dataclasses.replace(other, trigger="ghosts, custom-html-x"), names) == ()
-
-
-def test_the_rehearsals_own_registry() -> None:
-    """The registry of the rehearsal is free of problems, and its items name the roster's deferred recipes."""
+def test_registry_of_the_rehearsal_has_an_item_for_each_deferred_recipe() -> None:
+    """The rehearsal's registry has no problems, and an open item for each deferred recipe of the roster."""
     folder = Path(fixtures.__file__ or "").parent / "rehearsal" / "initial_state" / "ccci"
     registry = parse_deferred((folder / "machine-docs" / "DEFERRED.md").read_text())
-    roster = load_roster()
-    named = {name for item in registry.open for name in recipes_of(item, roster.names)}
     assert registry.problems == ()
-    assert named == {item.recipe for item in roster.deferred}
+    texts = [f"{item.slug} {item.what} {item.trigger} {item.reason}" for item in registry.open]
+    for recipe in {item.recipe for item in load_roster().deferred}:
+        assert any(recipe in text for text in texts), recipe

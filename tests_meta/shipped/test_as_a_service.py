@@ -116,9 +116,9 @@ def test_health_check_as_a_service(service: Callable[[WorldPool], Service], conv
     assert ran.returncode == 0, ran.stdout[-4000:]
     assert "Traceback" not in ran.stdout
     assert "warnings summary" not in ran.stdout, "pytest itself has nothing to complain about"
-    told = one.summary()
-    assert (told["verdict"], told["site"], told["mirrored"]) == ("unchanged", "embedded", 19)
-    assert not [f for f in told["findings"] if f["id"] == "nights-missed"]
+    summary = one.summary()
+    assert (summary["verdict"], summary["site"], summary["mirrored"]) == ("unchanged", "embedded", 19)
+    assert not [f for f in summary["findings"] if f["id"] == "nights-missed"]
     for name in ("report.html", "journal.jsonl", "junit.xml"):
         assert (one.runs()[-1] / name).stat().st_size > 0, name
     fresh = one.fresh()
@@ -134,17 +134,17 @@ def test_next_run_reports_missed_and_killed_nights(
     """
     one = service(converged)
     last = one.runs()[-1]
-    told = one.summary()
+    summary = one.summary()
     ended = datetime.now(UTC) - timedelta(hours=75)
     stamp = f"{ended:%Y-%m-%dT%H:%M:%S}Z"
-    (last / "summary.json").write_text(json.dumps({**told, "started": stamp, "finished": stamp}))
+    (last / "summary.json").write_text(json.dumps({**summary, "started": stamp, "finished": stamp}))
     plan, killed = (one.state / "runs" / f"{ended + timedelta(hours=h):%Y%m%dT%H%M%S}000Z-embedded-{mode}"
                     for h, mode in ((60, "plan"), (70, "health")))  # fmt: skip
     last.rename(one.state / "runs" / f"{ended:%Y%m%dT%H%M%S}000Z-embedded-health")
     for folder, mode, verdict in ((plan, "plan", "planned"), (killed, "health", "interrupted")):
         folder.mkdir()
         finished = datetime.now(UTC).isoformat() if mode == "plan" else None
-        about = {**told, "run": folder.name, "mode": mode, "verdict": verdict, "finished": finished}
+        about = {**summary, "run": folder.name, "mode": mode, "verdict": verdict, "finished": finished}
         (folder / "summary.json").write_text(json.dumps(about))
     ran = one.night()
     assert ran.returncode == 0, ran.stdout[-4000:]

@@ -105,11 +105,11 @@ def as_unit(made: dict[str, Any], kind: str) -> dict[tuple[str, str], list[str]]
 
 def plain(rows: dict[tuple[str, str], list[str]]) -> dict[tuple[str, str], list[str]]:
     """The settings with commands unquoted and variables sorted, for comparison."""
-    told = dict(rows)
-    if ("Service", "ExecStart") in told:
-        told["Service", "ExecStart"] = shlex.split(told["Service", "ExecStart"][0])
-        told["Service", "Environment"] = sorted(told["Service", "Environment"][0].split())
-    return {where: sorted(value) if where[1] == "LoadCredential" else value for where, value in told.items()}
+    values = dict(rows)
+    if ("Service", "ExecStart") in values:
+        values["Service", "ExecStart"] = shlex.split(values["Service", "ExecStart"][0])
+        values["Service", "Environment"] = sorted(values["Service", "Environment"][0].split())
+    return {where: sorted(value) if where[1] == "LoadCredential" else value for where, value in values.items()}
 
 
 def module(**given: object) -> Any:
