@@ -186,11 +186,8 @@ def leftovers(settings: WorldSettings, world_view: WorldView, discussions: Mappi
 def muster_units(settings: WorldSettings) -> list[str]:
     """muster's units according to the host's systemctl; empty if the host is stopped."""
     systemctl = settings.host_dir / "bin/systemctl"
-    said = ""
-    for kind in ("list-units", "list-timers"):
-        words = [str(systemctl), kind, "--all", "--no-legend", "--plain"]
-        done = subprocess.run(words, capture_output=True, text=True)
-        said += done.stdout
+    words = [str(systemctl), "list-units", "--all", "--no-legend", "--plain"]
+    said = subprocess.run(words, capture_output=True, text=True).stdout
     return sorted(set(re.findall(r"muster-(?:revert|switch)-\S+", said)))
 
 
