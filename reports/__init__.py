@@ -15,8 +15,8 @@ from pathlib import Path
 from fixtures.journal import files
 from fixtures.journal.files import Problem
 from fixtures.journal.lines import FILE_NAME as JOURNAL
+from fixtures.journal.load_record import load
 from fixtures.journal.past_runs import root_of
-from fixtures.journal.reading import load
 from fixtures.journal.redaction import Redactor
 from fixtures.journal.run_record import RunRecord
 from reports import index_page, page, pytest_table, summary

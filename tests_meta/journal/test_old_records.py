@@ -17,9 +17,9 @@ import pytest
 from fixtures.journal import __main__ as command
 from fixtures.journal.kinds import ChangeKind, ChangeResult, RunVerdict, UndoResult
 from fixtures.journal.lines import FILE_NAME, SUMMARY_FILE_NAME, JournalBroken
+from fixtures.journal.load_record import load
 from fixtures.journal.past_runs import list_runs
 from fixtures.journal.reader import read
-from fixtures.journal.reading import load
 from fixtures.journal.status_line import status_line
 from fixtures.notify.grouping import group_findings
 from reports import render

@@ -19,7 +19,7 @@ from fixtures.clients.http import Http
 from fixtures.config.secret import Secret
 from fixtures.errors import Refused, Unreachable
 from fixtures.journal.kinds import OutsideSystem, Reason, Severity
-from fixtures.journal.reading import load
+from fixtures.journal.load_record import load
 from fixtures.journal.run_record import Assertion, Finding, Planned, RunRecord
 from fixtures.notify import after_run, issues, webhook
 from fixtures.notify.finding_state import night_of

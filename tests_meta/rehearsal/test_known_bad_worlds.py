@@ -14,7 +14,7 @@ import pytest
 from fixtures.clients.world import open_read_world, resolve_secrets
 from fixtures.config.roster import load_roster
 from fixtures.config.site import load_site
-from fixtures.journal.reading import load
+from fixtures.journal.load_record import load
 from fixtures.journal.to_do import TaskKind, tasks
 from fixtures.rehearsal.initial_state import night
 from fixtures.survey import take

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 
 from fixtures.journal import files
 from fixtures.journal.lines import FILE_NAME, Line
+from fixtures.journal.load_record import fold, load
 from fixtures.journal.reader import StoredJournal, read
-from fixtures.journal.reading import fold, load
 from fixtures.journal.status_line import status_line
 from fixtures.journal.to_do import tasks
 from fixtures.journal.writer import Journal

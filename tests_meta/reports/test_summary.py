@@ -15,7 +15,7 @@ import pytest
 
 from fixtures.config.secret import Secret
 from fixtures.errors import Unreachable
-from fixtures.journal.reading import load
+from fixtures.journal.load_record import load
 from fixtures.journal.run_record import RunRecord
 from fixtures.journal.status_line import status_line
 from fixtures.journal.writer import Journal

@@ -12,8 +12,8 @@ import pytest
 from fixtures.clients.git import advertised_refs
 from fixtures.config.roster import LeftToPeople
 from fixtures.errors import BadSetting
-from fixtures.journal.earlier_runs import Memory
 from fixtures.journal.kinds import VerdictClass
+from fixtures.journal.memory import Memory
 from fixtures.plugin.command_line import parse_testme
 from fixtures.run.run import Run
 from fixtures.triggers.fixture import read_and_classify

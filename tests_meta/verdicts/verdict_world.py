@@ -15,7 +15,7 @@ from pathlib import Path
 from fixtures.config.options import Mode
 from fixtures.config.roster import KnownRed, Recipe, Roster
 from fixtures.config.site import load_site
-from fixtures.journal.earlier_runs import target_of
+from fixtures.journal.memory import target_of
 from fixtures.rehearsal.drone_embedded import model
 from fixtures.rehearsal.drone_embedded import results as ci_results
 from fixtures.rehearsal.drone_embedded.model import Build, Stage, Step
