@@ -99,7 +99,10 @@ class WorldView:
         for process in Path("/proc").iterdir():
             if process.name.isdigit():
                 with contextlib.suppress(OSError):
-                    if b"fixtures.rehearsal.bridge.poller\0" in (process / "cmdline").read_bytes():
+                    # A Swarm task runs the package, a systemd unit its poller.
+                    if re.search(
+                        rb"fixtures\.rehearsal\.bridge(\.poller)?\0", (process / "cmdline").read_bytes()
+                    ):
                         entries = (process / "environ").read_bytes().decode().split("\0")
                         bridges.append(dict(entry.split("=", 1) for entry in entries if "=" in entry))
         return [one for one in bridges if one.get("GITEA_URL") == self.settings.forge_url]
