@@ -15,7 +15,7 @@ from fixtures.preflight.fixture import Preflight, clock_differences
 from fixtures.run.context import Context
 from fixtures.run.expectation import Expectation
 from fixtures.run.gates import Gate
-from fixtures.run.record import Recorder
+from fixtures.run.recorder import Recorder
 from fixtures.run.surveys import Surveys
 
 IDENTITY_COMMANDS = {

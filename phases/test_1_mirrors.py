@@ -16,7 +16,7 @@ from fixtures.mirrors.pulls import find_closed_by_run
 from fixtures.run.context import Context
 from fixtures.run.expectation import Expectation
 from fixtures.run.gates import Gate
-from fixtures.run.record import Recorder
+from fixtures.run.recorder import Recorder
 from fixtures.run.surveys import Surveys
 
 pytestmark = pytest.mark.dependency(depends=["phase 0"], scope="session")

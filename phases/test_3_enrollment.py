@@ -13,7 +13,7 @@ from fixtures.run.context import Context
 from fixtures.run.exclusions import Exclusions
 from fixtures.run.expectation import Expectation
 from fixtures.run.gates import Gate
-from fixtures.run.record import Recorder
+from fixtures.run.recorder import Recorder
 
 pytestmark = pytest.mark.dependency(depends=["phase 2"], scope="session")
 

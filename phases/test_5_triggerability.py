@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import pytest
 
-from fixtures.config.options import Mode
+from fixtures.config.run_options import Mode
 from fixtures.journal.kinds import VerdictClass
 from fixtures.run.context import Context
 from fixtures.run.exclusions import Exclusions
 from fixtures.run.expectation import Expectation
 from fixtures.run.gates import Gate
-from fixtures.run.record import Recorder
+from fixtures.run.recorder import Recorder
 from fixtures.survey import running_poll_set
 from fixtures.triggers.fixture import Triggers
 from fixtures.verdicts.scratch_pull import BRANCH_PREFIX

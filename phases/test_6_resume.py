@@ -13,7 +13,7 @@ from fixtures.run.context import Context
 from fixtures.run.expectation import Expectation
 from fixtures.run.gates import Gate
 from fixtures.run.recipe_status import covered, mirrored, polled
-from fixtures.run.record import Recorder
+from fixtures.run.recorder import Recorder
 from fixtures.run.surveys import Surveys
 
 pytestmark = pytest.mark.dependency(depends=["phase 5"], scope="session")

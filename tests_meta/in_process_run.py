@@ -6,15 +6,15 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 from fixtures.clients.world import open_read_world, open_write_world, resolve_secrets
-from fixtures.config.options import Mode, Options, UndoScope
 from fixtures.config.roster import Roster
+from fixtures.config.run_options import Mode, Options, UndoScope
 from fixtures.config.site import Site
 from fixtures.journal.lines import FILE_NAME
 from fixtures.journal.writer import Journal
 from fixtures.rehearsal.parts import choose
 from fixtures.run.context import Context
 from fixtures.run.exclusions import Exclusions
-from fixtures.run.record import Recorder
+from fixtures.run.recorder import Recorder
 from fixtures.run.run import Run
 from fixtures.run.surveys import Surveys
 from fixtures.run.waiting import Waiter

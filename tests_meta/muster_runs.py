@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fixtures.config.options import Parts
 from fixtures.config.roster import ROSTER_FILE
+from fixtures.config.run_options import Parts
 from fixtures.rehearsal import world as rehearsal_world
 from fixtures.rehearsal.settings import SETTINGS_FILE, WorldSettings
 from fixtures.rehearsal.settings import load as load_settings

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fixtures.config.options import Parts
+from fixtures.config.run_options import Parts
 from fixtures.rehearsal import world as rehearsal_world
 from fixtures.rehearsal.settings import WorldSettings
 from tests_meta.muster_runs import PACE, Ran, WorldPool

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from fixtures.config.options import Parts
+from fixtures.config.run_options import Parts
 from fixtures.rehearsal import world as rehearsal_world
 from fixtures.rehearsal.parts import choose
 from fixtures.rehearsal.settings import WorldSettings

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.config.options import Parts
+from fixtures.config.run_options import Parts
 from fixtures.errors import BadSetting
 from fixtures.rehearsal import world
 from fixtures.rehearsal.faults.effects import Needs

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from fixtures.clients.forge_values import PullRequest
-from fixtures.config.options import Mode
 from fixtures.config.roster import Recipe, Roster
+from fixtures.config.run_options import Mode
 from fixtures.config.site import load_site
 from fixtures.rehearsal.site_file import SITE_FILE, write_site
 from fixtures.run.run import Run

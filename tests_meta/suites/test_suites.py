@@ -14,11 +14,11 @@ from fixtures.ccci.suites import Suite, git_blob, list_tests, load_payload_suite
 from fixtures.changes import REGISTRY
 from fixtures.clients.forge import ForgeWriter, MergeCheckPending
 from fixtures.clients.forge_values import TreeEntry
-from fixtures.config.options import Mode
+from fixtures.config.run_options import Mode
 from fixtures.errors import Drift
 from fixtures.run import recipe_status
 from fixtures.run.recipe_status import covered, ran_own_tests
-from fixtures.run.record import TestmeVerdict
+from fixtures.run.recorder import TestmeVerdict
 from fixtures.run.run import Run
 from fixtures.suites import coverage
 from fixtures.suites import fixture as suites

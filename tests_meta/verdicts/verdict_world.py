@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-from fixtures.config.options import Mode
 from fixtures.config.roster import KnownRed, Recipe, Roster
+from fixtures.config.run_options import Mode
 from fixtures.config.site import load_site
 from fixtures.journal.memory import target_of
 from fixtures.rehearsal.drone_embedded import model
