@@ -400,3 +400,17 @@ def test_truncated_probe_output_is_rejected(texts: list[tuple[bytes, bytes, int]
     cut = whole[: data.draw(st.integers(0, len(whole) - 2))]
     with pytest.raises(Unreachable, match="was cut before"):
         sections.parse(cut, commands, where="host")
+
+
+def test_a_greeting_of_the_login_shell_is_no_output_of_a_command(far: RunningSshServer) -> None:
+    """root's .bashrc prints a line for every session, on both streams; a command's output is its own."""
+    session = far.paths.libexec / "session"
+    quiet = session.read_text()
+    session.write_text(f"printf 'Welcome, 3 updates pending'; echo 'last login: today' >&2\n{quiet}")
+    reader = HostReader(far.address)
+    try:
+        result = reader.probe("echo answer; echo warning >&2", limit_s=LIMIT_S)
+    finally:
+        reader.close()
+        session.write_text(quiet)
+    assert (result.stdout, result.stderr) == ("answer\n", "warning\n")
