@@ -10,6 +10,7 @@ from __future__ import annotations
 import pytest
 
 from fixtures.ccci.suites import Suite
+from fixtures.journal.kinds import Answer
 from fixtures.run.context import Context
 from fixtures.run.expectation import Expectation
 from fixtures.run.gates import Gate
@@ -49,7 +50,7 @@ def test_its_verdict_covers_these_tests(carried: str, suites: Suites, expect: Ex
     verdict = proposal.verdict
     expect.true(
         "its verdict",
-        verdict is not None and verdict.green,
+        verdict is not None and verdict.green is Answer.YES,
         expected="green",
         seen=verdict.why or "green" if verdict else "none",
         check=verdict.build_url if verdict else "",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import pytest
 
 from fixtures.config.run_options import Mode
-from fixtures.journal.kinds import VerdictClass
+from fixtures.journal.kinds import Answer, VerdictClass
 from fixtures.run.context import Context
 from fixtures.run.exclusions import Exclusions
 from fixtures.run.expectation import Expectation
@@ -46,7 +46,7 @@ def test_a_comment_starts_a_build(canary: str, triggers: Triggers, expect: Expec
     verdict = triggers.testme_verdicts.get(canary)
     expect.true(
         f"a build of {canary} since it was enrolled",
-        verdict is not None and verdict.triggerable,
+        verdict is not None and verdict.triggerable is Answer.YES,
         expected="started",
         seen=f"build {verdict.build}" if verdict and verdict.build else verdict.why if verdict else "none",
         check=verdict.build_url if verdict else "",
@@ -59,9 +59,13 @@ def test_its_outcome_comes_back(canary: str, context: Context, triggers: Trigger
     verdict = triggers.testme_verdicts.get(canary)
     expect.true(
         f"the verdict of {canary}",
-        verdict is not None and verdict.reported,
+        verdict is not None and verdict.reported is Answer.YES,
         expected=f"reported as {context.site.verdicts.context}",
-        seen=f"at {verdict.verdict_at}" if verdict and verdict.reported else verdict.why if verdict else "none",
+        seen=f"at {verdict.verdict_at}"
+        if verdict and verdict.reported is Answer.YES
+        else verdict.why
+        if verdict
+        else "none",
     )
 
 

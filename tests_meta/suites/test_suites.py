@@ -16,6 +16,7 @@ from fixtures.clients.forge import ForgeWriter, MergeCheckPending
 from fixtures.clients.forge_values import TreeEntry
 from fixtures.config.run_options import Mode
 from fixtures.errors import Drift
+from fixtures.journal.kinds import Answer
 from fixtures.run import recipe_status
 from fixtures.run.recipe_status import covered, ran_own_tests
 from fixtures.run.recorder import TestmeVerdict
@@ -216,7 +217,7 @@ def test_merged_suite_that_is_red_is_reverted_and_merged_once_fixed(
         assert (merge.result, merge.undone) == ("failed", "undone")
         assert red.files(run, "hedgedoc") == set()
         assert red.pulls(run, "hedgedoc")[0].merged
-        assert covered(run.record, run.surveys, "hedgedoc").ok is False
+        assert covered(run.record, run.surveys, "hedgedoc").answer is Answer.NO
 
         red.world.stop("ci")
         dataclasses.replace(red.world.settings, faults=()).save()
@@ -225,7 +226,7 @@ def test_merged_suite_that_is_red_is_reverted_and_merged_once_fixed(
         assert gone_through(mended) == {"hedgedoc": "changed"}
         assert [pull.merged for pull in red.pulls(mended, "hedgedoc")] == [True, True]
         assert "functional/test_account.py" in red.files(mended, "hedgedoc")
-        assert covered(mended.record, mended.surveys, "hedgedoc").ok is True
+        assert covered(mended.record, mended.surveys, "hedgedoc").answer is Answer.YES
 
 
 def polled_by(run: Run, *recipes: str) -> None:
@@ -276,33 +277,34 @@ def test_green_without_own_tests_does_not_cover_the_recipe() -> None:
         {"functional/test_api.py": ("test_posts",)},
     )
     rows = (("install::_generic/test_generic_install.py::test_serves", "passed"),)
-    green = TestmeVerdict("ghost", True, True, True, build=7, tests=rows, suite_commit="a" * 40)
+    green = TestmeVerdict("ghost", Answer.YES, Answer.YES, Answer.YES, build=7, tests=rows, suite_commit="a" * 40)
     own = (*rows, ("custom::functional/test_api.py::test_posts", "passed"))
 
-    def judged(verdict: TestmeVerdict | None) -> bool | None:
+    def judged(verdict: TestmeVerdict | None) -> Answer:
         return ran_own_tests(verdict, ccci_with(ghost), "ghost")[0]
 
-    assert judged(green) is False
-    assert judged(dataclasses.replace(green, tests=own)) is True
-    assert judged(dataclasses.replace(green, tests=(*rows, ("test_posts[1]", "passed")))) is True
-    assert judged(dataclasses.replace(green, green=False)) is None
-    assert judged(dataclasses.replace(green, suite_commit="b" * 40)) is None
-    assert judged(dataclasses.replace(green, tests=())) is None
-    assert judged(None) is None
+    assert judged(green) is Answer.NO
+    assert judged(dataclasses.replace(green, tests=own)) is Answer.YES
+    assert judged(dataclasses.replace(green, tests=(*rows, ("test_posts[1]", "passed")))) is Answer.YES
+    assert judged(dataclasses.replace(green, green=Answer.NO)) is Answer.UNKNOWN
+    assert judged(dataclasses.replace(green, suite_commit="b" * 40)) is Answer.UNKNOWN
+    assert judged(dataclasses.replace(green, tests=())) is Answer.UNKNOWN
+    assert judged(None) is Answer.UNKNOWN
 
 
 def test_green_without_own_tests_is_in_the_status_and_a_finding(world: SuiteWorld) -> None:
     """A green without own tests makes *covered* false with its build, and is a finding for an operator."""
     run = world.run({}, recipes=["mumble"])
     assert run.surveys.now.ccci
-    assert covered(run.record, run.surveys, "mumble").ok is True
+    assert covered(run.record, run.surveys, "mumble").answer is Answer.YES
     assert covered(run.record, run.surveys, "mumble").evidence["last build"] == recipe_status.NOT_ASKED
     rows = (("install::_generic/test_generic_install.py::test_serves", "passed"),)
     head = run.surveys.now.ccci.head
     run.record.decide(
-        TestmeVerdict("mumble", True, True, True, build=7, tests=rows, suite_commit=head), known_red=""
+        TestmeVerdict("mumble", Answer.YES, Answer.YES, Answer.YES, build=7, tests=rows, suite_commit=head),
+        known_red="",
     )
-    assert covered(run.record, run.surveys, "mumble").ok is False
+    assert covered(run.record, run.surveys, "mumble").answer is Answer.NO
     coverage.report(run.context, run.record, run.surveys)
     assert [finding.id for finding in run.record.findings] == ["hollow-mumble"]
 

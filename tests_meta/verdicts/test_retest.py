@@ -12,7 +12,7 @@ import pytest
 from fixtures.clients.git import advertised_refs
 from fixtures.config.roster import LeftToPeople
 from fixtures.errors import BadSetting
-from fixtures.journal.kinds import VerdictClass
+from fixtures.journal.kinds import Answer, VerdictClass
 from fixtures.journal.memory import Memory
 from fixtures.plugin.command_line import parse_testme
 from fixtures.run.run import Run
@@ -92,7 +92,7 @@ def test_a_night_continues_where_the_night_before_stopped(world: SuiteWorld) -> 
     first = a_run(world, 2, "alpha", "beta", "gamma", "delta")
     outcomes = retest(first)
     assert list(outcomes) == ["alpha", "beta"]
-    assert all(one.in_time and one.verdict.green for one in outcomes.values())
+    assert all(one.in_time and one.verdict.green is Answer.YES for one in outcomes.values())
     assert all(one.triggered_at for one in outcomes.values())
     second = a_run(world, 2, "alpha", "beta", "gamma", "delta")
     assert list(retest(second)) == ["gamma", "delta"]
@@ -115,7 +115,7 @@ def test_a_pull_request_that_is_left_to_people_is_not_used(world: SuiteWorld) ->
         run.context.roster, "left_to_people", (LeftToPeople(recipe="beta", pull=1, why="a person's"),)
     )
     outcome = retest(run)["beta"]
-    assert outcome.verdict.reported
+    assert outcome.verdict.reported is Answer.YES
     assert kinds(run) == ["scratch-pull", "testme-comment"]
     assert [pull.number for pull in run.context.world.forge.pulls(f"{ORG}/beta")] == [1]
     refs = advertised_refs(run.context.world.mirrors, f"{ORG}/beta")
@@ -157,7 +157,7 @@ def test_a_recipe_that_blocks_the_runner_takes_only_its_own_time(world: SuiteWor
     retesting.join(120)
     assert list(outcomes) == ["slow", "delta"]
     assert not outcomes["slow"].in_time
-    assert outcomes["delta"].verdict.reported
+    assert outcomes["delta"].verdict.reported is Answer.YES
     (finding,) = run.record.findings
     assert (finding.id, finding.recipe) == ("testme-slow", "slow")
     assert finding.where.endswith(f"/{build}")
