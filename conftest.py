@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import pytest
 
-from fixtures.deploy import fixture as deployment
-from fixtures.enrollment import fixture as enrollment
-from fixtures.mirrors import fixture as mirrors
-from fixtures.plugin import command_line
-from fixtures.plugin import hooks as plugin
-from fixtures.preflight import fixture as preflight
-from fixtures.resume import fixture as resumption
+import fixtures.deploy.fixture
+import fixtures.enrollment.fixture
+import fixtures.mirrors.fixture
+import fixtures.preflight.fixture
+import fixtures.resume.fixture
+import fixtures.suites.fixture
+import fixtures.triggers.fixture
+from fixtures.plugin import command_line, hooks
 from fixtures.run import expectation
-from fixtures.suites import fixture as suites
-from fixtures.triggers import fixture as triggers
 
-FIXTURES = (expectation, preflight, mirrors, suites, enrollment, deployment, triggers, resumption, plugin)
+FIXTURES = (
+    expectation,
+    fixtures.preflight.fixture,
+    fixtures.mirrors.fixture,
+    fixtures.suites.fixture,
+    fixtures.enrollment.fixture,
+    fixtures.deploy.fixture,
+    fixtures.triggers.fixture,
+    fixtures.resume.fixture,
+    hooks,
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -24,6 +33,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    if plugin.activate(config):
+    if hooks.activate(config):
         for module in FIXTURES:
             config.pluginmanager.register(module)

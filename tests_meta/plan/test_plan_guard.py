@@ -10,7 +10,7 @@ import pytest
 
 from fixtures.clients.git import Refs
 from fixtures.journal.writer import Intended, Journal
-from fixtures.plan.apply_guard import NotInThePlan, guard
+from fixtures.plan.apply_guard import NotInThePlan, make_guard
 from fixtures.plan.facts import describe_tags
 from fixtures.plan.file import Plan
 
@@ -98,7 +98,7 @@ NOT_HELD = [
 @pytest.mark.parametrize("wanted", HELD, ids=lambda one: f"{one.kind} {one.target}")
 def test_what_the_plan_holds_may_be_done(wanted: Intended) -> None:
     """Each kind of change that a step is made of, on what the step names."""
-    guard(run(), plan())(wanted)
+    make_guard(run(), plan())(wanted)
 
 
 @pytest.mark.parametrize(("wanted", "world", "why"), NOT_HELD)
@@ -106,14 +106,14 @@ def test_what_it_does_not_hold_is_refused(wanted: Intended, world: dict[str, Any
     """Another target, another kind, another content: refused in words, and a person is told."""
     seen = run(**world)
     with pytest.raises(NotInThePlan, match=why):
-        guard(seen, plan())(wanted)
+        make_guard(seen, plan())(wanted)
     assert [finding.severity for finding in seen.record.findings] == ["action"]
 
 
 def test_a_refused_change_leaves_no_intent(tmp_path: Path) -> None:
     """The journal asks before it writes the intent, so nothing looks begun, and the block is never entered."""
     journal, entered = Journal(tmp_path / "journal.jsonl"), []
-    journal.guards.append(guard(run(), plan()))
+    journal.guards.append(make_guard(run(), plan()))
 
     def write(kind: str) -> None:
         with journal.change(

@@ -18,7 +18,7 @@ import pytest
 from fixtures.config.roster import load_roster
 from fixtures.config.site import load_site
 from fixtures.errors import BadSetting
-from fixtures.plan import file as plan_file
+from fixtures.plan.file import LARGEST, Plan, demand_own_plan, load_plan
 from tests_meta.bare_commits import commit_file, git
 from tests_meta.muster_runs import Ran, muster
 from tests_meta.parallel_worlds import RECIPES, ParallelWorld, differences_from_end_state
@@ -133,7 +133,7 @@ def test_half_a_plan_is_none(reviewed: Reviewed, tmp_path: Path) -> None:
     out.write_text(reviewed.file.read_text())
     with reviewed.fresh().breaking({"listener": "forge", "path": "/api/v1/version", "action": "status:403"}):
         ran = reviewed.parallel_world.visit("--plan", "--out", str(out)).demand(1)
-    assert "was not written: not all phases came to their plan" in ran.output
+    assert "was not written: not every phase could be planned" in ran.output
     assert not out.exists()
 
 
@@ -142,7 +142,7 @@ def test_half_a_plan_is_none(reviewed: Reviewed, tmp_path: Path) -> None:
 
 def refusal(path: Path) -> str:
     with pytest.raises(BadSetting) as caught:
-        plan_file.load(path)
+        load_plan(path)
     said = str(caught.value)
     assert said.startswith(f"--apply {path}: ")
     assert said.endswith(".")
@@ -154,7 +154,7 @@ def test_every_edited_byte_is_noticed(reviewed: Reviewed, tmp_path: Path) -> Non
     """Whichever byte of a plan is another one, missing, or there twice: it is no plan any more."""
     raw, path = reviewed.file.read_bytes(), tmp_path / "plan.json"
     path.write_bytes(raw)
-    assert plan_file.load(path).text.encode() == raw
+    assert load_plan(path).text.encode() == raw
     for at in range(0, len(raw), max(1, len(raw) // 150)):
         other = b"7" if raw[at : at + 1] != b"7" else b"8"
         for edited in (raw[:at] + other + raw[at + 1 :], raw[:at] + raw[at + 1 :], raw[: at + 1] + raw[at:]):
@@ -178,7 +178,7 @@ def test_what_is_no_plan_is_named(reviewed: Reviewed, tmp_path: Path) -> None:
         (b"\xff\xfe", "no JSON"),
         (json.dumps(reviewed.plan).encode(), "changed since"),
         (json.dumps({**reviewed.plan, "muster_plan": 2}).encode(), "format 2"),
-        (b" " * (plan_file.LARGEST + 1), "more than 8 MB"),
+        (b" " * (LARGEST + 1), "more than 8 MB"),
     ):
         path.write_bytes(content)
         assert words in refusal(path)
@@ -188,21 +188,21 @@ def test_a_text_with_a_right_hash_is_not_yet_a_plan(tmp_path: Path) -> None:
     """The hash says that a file is whole, not that muster wrote it: parts of another shape are refused too."""
     path = tmp_path / "plan.json"
     for fields in ({}, {"steps": 3}, {"steps": [{"phase": "x"}], "seen": {}}):
-        path.write_text(plan_file.Plan({"muster_plan": 1, **fields}).text)
+        path.write_text(Plan({"muster_plan": 1, **fields}).text)
         assert "changed since" in refusal(path)
 
 
 def test_a_plan_of_something_else_is_refused(reviewed: Reviewed, tmp_path: Path) -> None:
     """Another system, another setting of the host, another roster, another version of muster; what is the
     operator's own (where secrets lie, how long to wait, whom to tell) may differ."""
-    plan = plan_file.load(reviewed.file)
+    plan = load_plan(reviewed.file)
     text, roster = reviewed.parallel_world.site.read_text(), load_roster(reviewed.parallel_world.roster)
 
     def said(site: str = text, lines: Any = roster, version: str = str(plan.fields["version"])) -> str:
         file = reviewed.parallel_world.world / "other.toml"
         file.write_text(site)
         try:
-            plan_file.demand_ours(plan, tmp_path, load_site(file), lines, version=version)
+            demand_own_plan(plan, tmp_path, load_site(file), lines, version=version)
         except BadSetting as refused:
             return str(refused)
         finally:

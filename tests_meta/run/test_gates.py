@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fixtures.journal.kinds import Reason
-from fixtures.run.gates import Gate, Gates, PhaseResult, arrange, earlier_phases, phase_of, recipe_of
+from fixtures.run.gates import Gate, Gates, PhaseResult, earlier_modules, phase_of, recipe_of, restore_phases
 from tests_meta.muster_runs import ROOT
 
 PHASES = ROOT / "phases"
@@ -125,21 +125,21 @@ def names(items: list[Any]) -> list[str]:
 def test_earlier_phases_are_put_back_whole() -> None:
     """One test of phase 2 brings phases 0 and 1, and its own phase's gate; nothing else of phase 2, nothing later."""
     chosen = [one for one in EVERYTHING if (phase_of(one), one.name) == (2, "test_b")]
-    arrange(chosen, EVERYTHING)
+    restore_phases(chosen, EVERYTHING)
     assert names(chosen) == ["0 a", "0 b", "0 gate", "1 a", "1 b", "1 gate", "2 b", "2 gate"]
 
 
 def test_a_gate_is_the_last_test_of_its_phase() -> None:
     """Wherever it was collected."""
     chosen = list(reversed(EVERYTHING))
-    arrange(chosen, list(chosen))
+    restore_phases(chosen, list(chosen))
     assert names(chosen) == [f"{number} {name}" for number in range(7) for name in ("b", "a", "gate")]
 
 
 def test_an_empty_selection_stays_empty() -> None:
     """pytest then ends with its own code for it; nothing is put back to look busy."""
     chosen: list[Any] = []
-    arrange(chosen, EVERYTHING)
+    restore_phases(chosen, EVERYTHING)
     assert chosen == []
 
 
@@ -149,7 +149,7 @@ def test_any_selection_becomes_one_that_can_be_trusted(indices: set[int], random
     chosen = [EVERYTHING[index] for index in indices]
     random.shuffle(chosen)
     wanted, last = {id(one) for one in chosen}, max(phase_of(one) or 0 for one in chosen)
-    arrange(chosen, EVERYTHING)
+    restore_phases(chosen, EVERYTHING)
     assert wanted <= {id(one) for one in chosen}
     assert len({id(one) for one in chosen}) == len(chosen)
     numbers = [phase_of(one) or 0 for one in chosen]
@@ -162,8 +162,8 @@ def test_any_selection_becomes_one_that_can_be_trusted(indices: set[int], random
 
 def test_a_module_brings_the_modules_before_it() -> None:
     """`pytest phases/test_3_enrollment.py` collects phases 0, 1 and 2 as well."""
-    assert earlier_phases(["phases/test_3_enrollment.py"], PHASES) == [str(module) for module in MODULES[:3]]
-    assert earlier_phases(["phases/test_2_suites.py::test_gate"], PHASES) == [
+    assert earlier_modules(["phases/test_3_enrollment.py"], PHASES) == [str(module) for module in MODULES[:3]]
+    assert earlier_modules(["phases/test_2_suites.py::test_gate"], PHASES) == [
         str(module) for module in MODULES[:2]
     ]
 
@@ -174,7 +174,7 @@ def test_a_module_brings_the_modules_before_it() -> None:
 def test_nothing_is_added_where_nothing_is_missing(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """The first phase, the whole folder, nothing at all, or tests of something else."""
     monkeypatch.chdir(ROOT)
-    assert earlier_phases(arguments, PHASES) == []
+    assert earlier_modules(arguments, PHASES) == []
 
 
 def test_only_the_phases_are_phases() -> None:
