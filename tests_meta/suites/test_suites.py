@@ -24,7 +24,7 @@ from fixtures.run.run import Run
 from fixtures.suites import coverage
 from fixtures.suites import fixture as suites
 from fixtures.suites.proposals import COMMIT_LINE
-from fixtures.suites.propose import SuiteWork
+from fixtures.suites.propose import SuiteProposal
 from fixtures.survey import CcciState
 from tests_meta.rehearsal.ci_world import git
 from tests_meta.rehearsal.forge_server import ForgeUnderTest, forge
@@ -52,7 +52,7 @@ def left_open(world: SuiteWorld, recipe: str) -> Run:
     run = world.run({recipe: suite(recipe, RED)})
     files = load_payload_suites(run.context.payload)[recipe]
     assert run.context.writer
-    SuiteWork(run, run.context.writer, recipe, files).propose()
+    SuiteProposal(run, run.context.writer, recipe, files).propose()
     assert world.has_branch(run, recipe)
     return run
 
