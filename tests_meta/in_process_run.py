@@ -58,8 +58,9 @@ def open_run(
         payload=payload or folder,
         started=started or datetime.now(UTC),
     )
-    surveys = Surveys(world, roster, baseline=survey, now=survey)
-    return Run(context, Recorder(Journal(folder / FILE_NAME)), surveys, Exclusions(roster.names))
+    journal = Journal(folder / FILE_NAME)
+    surveys = Surveys(world, roster, baseline=survey, now=survey, count_changes=journal.count_changes)
+    return Run(context, Recorder(journal), surveys, Exclusions(roster.names))
 
 
 def close_run(run: Run) -> None:
