@@ -1,4 +1,4 @@
-"""Clocks that are minutes apart: measured from what the servers say, allowed for, and a finding.
+"""Clocks that are minutes apart: measured from the servers' answers, allowed for, and reported as findings.
 
 The embedded servers are set seven minutes ahead or behind (``--fault clock-…``).
 """
@@ -57,8 +57,8 @@ def test_the_difference_lies_within_what_the_answers_allow(
     assert abs(clock.seconds - ahead_s) <= (quickest_s + 1.0) / 2 + 0.001
 
 
-def test_a_clock_that_is_set_meanwhile_is_believed_again() -> None:
-    """What was measured before is of no use then."""
+def test_a_clock_that_was_set_is_measured_again() -> None:
+    """Earlier measurements no longer count."""
     clock = offset_of(SEVEN)
     clock.note(NIGHT, sent=NIGHT, received=NIGHT)
     assert abs(clock.seconds) <= 1
@@ -80,7 +80,7 @@ def test_a_servers_clock_is_read_from_its_answers(minutes: int) -> None:
 # -- allowed for ---------------------------------------------------------------------------------------------
 
 
-def asking(
+def is_triggered(
     built: datetime,
     enrolled: datetime,
     *,
@@ -88,7 +88,7 @@ def asking(
     forge: timedelta,
     holders: frozenset[str] = frozenset(),
 ) -> bool:
-    """Whether a canary is asked, where its newest build and the enrollment have these true times."""
+    """Whether a canary is triggered, given the true times of its latest build and of the enrollment."""
     build = Build(7, "success", "custom", "c" * 40, "bot", {"RECIPE": "ghost"}, built + drone, None, None, "")
     host = SimpleNamespace(poll_file_changed=enrolled + forge, poll_file_holders=holders)
     surveys = SimpleNamespace(now=SimpleNamespace(builds=(build,), host=host))
@@ -105,29 +105,29 @@ def asking(
 
 @pytest.mark.parametrize("drone", [-SEVEN, timedelta(), SEVEN])
 @pytest.mark.parametrize("forge", [-SEVEN, timedelta(), SEVEN])
-def test_a_build_vouches_by_when_it_was_made_and_not_by_whose_clock(drone: timedelta, forge: timedelta) -> None:
-    """Five minutes before the enrollment: it vouches for nothing; five after: it does. By no clock the other way."""
+def test_a_builds_age_does_not_depend_on_the_servers_clocks(drone: timedelta, forge: timedelta) -> None:
+    """A build five minutes before the enrollment is too old, one five minutes after counts, by any clock."""
     five = timedelta(minutes=5)
-    assert asking(NIGHT - five, NIGHT, drone=drone, forge=forge)
-    assert not asking(NIGHT + five, NIGHT, drone=drone, forge=forge)
+    assert is_triggered(NIGHT - five, NIGHT, drone=drone, forge=forge)
+    assert not is_triggered(NIGHT + five, NIGHT, drone=drone, forge=forge)
 
 
-def test_a_build_of_a_commit_that_holds_the_enrollment_vouches_without_any_clock() -> None:
-    """A clock that was set since the commit would deceive; the history of cc-ci does not."""
-    for holders, asked in ((frozenset[str](), True), (frozenset({"c" * 40}), False)):
+def test_a_build_of_a_commit_with_the_enrollment_counts_without_any_clock() -> None:
+    """The history of cc-ci decides, because a clock that was set since the commit would be misleading."""
+    for holders, triggered in ((frozenset[str](), True), (frozenset({"c" * 40}), False)):
         later = NIGHT + 2 * SEVEN
-        assert asking(NIGHT, later, drone=timedelta(), forge=timedelta(), holders=holders) is asked
+        assert is_triggered(NIGHT, later, drone=timedelta(), forge=timedelta(), holders=holders) is triggered
 
 
 def test_without_the_correction_the_clocks_would_have_decided() -> None:
-    """The control: seven minutes are enough to turn the answer round."""
+    """The control: seven minutes are enough to reverse the result."""
     five = timedelta(minutes=5)
     assert NIGHT - five + SEVEN > NIGHT > NIGHT + five - SEVEN
 
 
 @pytest.mark.parametrize("ahead", [-SEVEN, timedelta(), SEVEN])
-def test_a_lost_comment_is_found_again_by_its_number(ahead: timedelta) -> None:
-    """The run that posted it was killed; what stood there before it is left alone, whatever the forge's clock says."""
+def test_a_lost_comment_is_found_by_its_number(ahead: timedelta) -> None:
+    """Earlier comments are left alone, whatever the forge's clock says, after the run that posted one was killed."""
 
     def left(number: int, created: datetime, **undo: object) -> bool:
         change = cast(Change, SimpleNamespace(undo=undo, at=NIGHT.isoformat()))
@@ -152,7 +152,7 @@ def clocks_of(ran: Ran) -> list[str]:
 
 
 def test_a_migration_between_clocks_minutes_apart_converges_and_says_so(tmp_path: Path) -> None:
-    """Forge and host ahead, Drone behind; afterwards the other way round, and nothing is asked or changed again."""
+    """Forge and host ahead, Drone behind; then the other way round, and nothing is triggered or changed again."""
     roster, world = tmp_path / "roster.toml", tmp_path / "world"
     roster.write_text(ROSTER)
     fixed = ("--roster", str(roster), "--world", str(world))
