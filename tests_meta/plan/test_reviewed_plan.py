@@ -233,7 +233,7 @@ def test_a_plan_of_something_else_is_refused(reviewed: Reviewed, tmp_path: Path)
         (("--health", "--apply", "PLAN"), "--apply and --health exclude each other"),
         (("--out", "PLAN"), "--out belongs to --plan"),
         (("--plan", "--out", "FOLDER"), "is a folder"),
-        (("--plan", "--out", "NOTES"), "no plan of muster's"),
+        (("--plan", "--out", "NOTES"), "not a plan of muster"),
         (("--apply", "NOTES"), "expected a plan"),
         (("--apply", "PLAN", "phases/test_1_mirrors.py"), "about all of phases/"),
     ],
@@ -318,15 +318,15 @@ def test_a_commit_that_comes_during_the_apply_is_not_deployed(reviewed: Reviewed
     assert not {"sync-checkout", "switch"} & {line["kind"] for line in ran.of("intent")}
 
 
-def test_a_killed_run_is_settled_first(reviewed: Reviewed, tmp_path: Path) -> None:
-    """What it left is no part of the plan, and taking it back would be none either."""
+def test_a_killed_run_must_be_recovered_before_a_plan_is_applied(reviewed: Reviewed, tmp_path: Path) -> None:
+    """Neither the killed run's changes nor their undo are part of the plan."""
     parallel_world = reviewed.spoil()
     stop = {"MUSTER_STOP_AT": "act create-mirror"}
     assert parallel_world.visit("-p", "tests_meta.rollback.crash_plugin", env=stop, reports=tmp_path).exit == -9
     world_view = WorldView(parallel_world.settings)
     asked = len(world_view.requests())
     ran = reviewed.apply(reports=tmp_path).demand(13)
-    assert "has to be settled" in ran.output
+    assert "must be recovered" in ran.output
     assert "--recover" in ran.output
     assert ran.of("intent") == []
     assert world_view.writes_by("muster", since=asked) == []
