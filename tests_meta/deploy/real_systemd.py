@@ -1,9 +1,9 @@
-"""A machine with a real systemd as its process 1: this one's files in an overlay, started by systemd-nspawn.
+"""A container with a real systemd as process 1: this machine's files in an overlay, started by systemd-nspawn.
 
-What is tested on it are the scripts that muster runs on a host, as they are, where the embedded host's stand-in
-for systemd cannot vouch for them. It has no network, and its services are few. A *system* is what NixOS would call
-one, as far as a switch needs it: a store path with ``activate`` and ``bin/switch-to-configuration``, which asks for
-the bus, installs its units, reloads systemd and starts what is wanted.
+Tests run muster's host scripts unchanged in it, where the embedded host's stand-in for systemd is not sufficient.
+The container has no network and few services. A *system* has the parts of a NixOS system that a switch needs: a
+store path with ``activate`` and ``bin/switch-to-configuration``, which checks the bus, installs units, reloads
+systemd and starts the wanted units.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ SYSTEMD = "/lib/systemd/systemd"
 LOCK = Path(tempfile.gettempdir(), "muster-machine.lock")
 PROFILE, CURRENT = "/nix/var/nix/profiles/system", "/run/current-system"
 UNITS = "etc/systemd/system"
-# A service that a person would miss: it stands for the ssh server.
+# Represents the ssh server, which must survive a revert.
 SERVICE = "stands-for-sshd.service"
 SERVICE_FILE = "[Service]\nExecStart=/bin/sleep infinity\n"
-# Not needed, slow, or looking for what a container has not.
+# Not needed, slow, or dependent on something that a container does not have.
 MASKED = (
     "apt-daily.timer", "apt-daily-upgrade.timer", "console-getty.service", "docker.service", "docker.socket",
     "dpkg-db-backup.timer", "e2scrub_all.timer", "e2scrub_reap.service", "fstrim.timer", "getty.target", "ssh.service",
@@ -58,7 +58,7 @@ systemctl daemon-reload
 systemctl reset-failed
 """
 STARTS = "systemctl start local-fs.target default.target || exit 4\n"
-# A root file system that this machine has not: the mistake that once cost a night.
+# A mount of a disk that this machine does not have. A switch to it ends in emergency mode.
 WRONG_MOUNT = {
     "mnt-wrong.mount": "[Unit]\nBefore=local-fs.target\n[Mount]\nWhat=/dev/disk/by-uuid/not-here\nWhere=/mnt/wrong\n",
     "local-fs.target.requires/mnt-wrong.mount": "->../mnt-wrong.mount",
@@ -67,7 +67,7 @@ WRONG_MOUNT = {
 
 
 class Machine:
-    """One that is up. Scripts run in it as root, as over ssh, but without depending on any of its services."""
+    """A running container. Scripts run in it as root, as over ssh, but independently of its services."""
 
     def __init__(self, root: Path, pid: int) -> None:
         self._root = root
@@ -82,20 +82,20 @@ class Machine:
         return Answer(done.returncode, done.stdout.rstrip("\n"), done.stderr.strip())
 
     def out(self, script: str) -> str:
-        """What a script that ends well prints."""
+        """Run a script that must succeed, and return its standard output."""
         done = self.run(script)
         assert done.status == 0, f"{script}: exit {done.status}: {done.err}"
         return done.out
 
     def process(self) -> Path:
-        """Its process 1 in this machine's /proc; there only while the machine is."""
+        """The folder of its process 1 in this machine's /proc; exists only while the container runs."""
         return Path(f"/proc/{self._pid}")
 
     def until(self, script: str, wanted: str, *, within_s: float = 30.0) -> None:
         until(lambda: self.run(script).out == wanted, within_s=within_s, what=f"{script} to print {wanted!r}")
 
-    def system(self, name: str, *, starts: str = STARTS, units: Mapping[str, str] | None = None) -> str:
-        """The store path of a new system; `starts` is what its switch does last."""
+    def add_system(self, name: str, *, starts: str = STARTS, units: Mapping[str, str] | None = None) -> str:
+        """Add a system to the store and return its path; `starts` is the last part of its switch script."""
         folder = self._root / "root" / name
         files = {"activate": ACTIVATE, "bin/switch-to-configuration": SWITCH + starts, "name": f"{name}\n"}
         files |= {f"units/{unit}": text for unit, text in {SERVICE: SERVICE_FILE, **(units or {})}.items()}
@@ -116,20 +116,20 @@ def _put(path: Path, text: str) -> None:
 
 
 @contextmanager
-def booted(folder: Path) -> Iterator[Machine]:
-    """A machine that has come up, until the block is over. Skips where none can be started.
+def boot_machine(folder: Path) -> Iterator[Machine]:
+    """Yield a booted machine and stop it at the end of the block. Skip the test where no machine can be started.
 
-    One at a time: two would share a control group, and stop each other's services.
+    Only one runs at a time: two would share a control group and stop each other's services.
     """
-    _demand(folder)
+    _skip_without_prerequisites(folder)
     with open(LOCK, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with _booted(folder) as machine:
+        with _boot_unlocked(folder) as machine:
             yield machine
 
 
 @contextmanager
-def _booted(folder: Path) -> Iterator[Machine]:
+def _boot_unlocked(folder: Path) -> Iterator[Machine]:
     root = folder / "root"
     for name in ("upper", "work", "root"):
         (folder / name).mkdir(parents=True)
@@ -138,7 +138,7 @@ def _booted(folder: Path) -> Iterator[Machine]:
     if mounted.returncode != 0:
         pytest.skip("mounting a file system over another is not allowed here")
     try:
-        _lay(root)
+        _prepare_root(root)
         with open(folder / "console", "wb") as console:
             nspawn = subprocess.Popen(
                 ["systemd-nspawn", "--quiet", f"--machine=muster-{os.getpid()}", "--register=no", "--keep-unit",
@@ -152,11 +152,11 @@ def _booted(folder: Path) -> Iterator[Machine]:
             machine = Machine(root, first)
             up = ("running", "degraded")
             until(lambda: machine.run("systemctl is-system-running").out in up, what="the machine to be up")
-            # What this machine's own units miss in a container is nothing here.
+            # Units of this machine that cannot work in a container are not failures of the test.
             machine.out("systemctl reset-failed")
             yield machine
         finally:
-            # With its process 1 everything in it ends, and then nspawn. With nspawn, nspawn alone would end.
+            # Killing process 1 ends everything in the container, and then nspawn. Killing nspawn would end only nspawn.
             if first := _first_process(nspawn.pid):
                 os.kill(first, signal.SIGKILL)
             else:
@@ -167,7 +167,7 @@ def _booted(folder: Path) -> Iterator[Machine]:
 
 
 def _first_process(nspawn: int) -> int | None:
-    """The machine's process 1, as this machine numbers it."""
+    """The pid of the container's process 1 on this machine, or None before it starts."""
     for pid in descendants(nspawn):
         with suppress(OSError):
             if Path(f"/proc/{pid}/comm").read_text().strip() == "systemd":
@@ -175,7 +175,7 @@ def _first_process(nspawn: int) -> int | None:
     return None
 
 
-def _demand(folder: Path) -> None:
+def _skip_without_prerequisites(folder: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("a machine of its own needs root")
     for program in ("systemd-nspawn", "nsenter", "nix-env"):
@@ -184,8 +184,8 @@ def _demand(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def _lay(root: Path) -> None:
-    """Leave of this machine's configuration nothing that starts by itself."""
+def _prepare_root(root: Path) -> None:
+    """Replace this machine's units so that only the test's service starts."""
     shutil.rmtree(root / UNITS)
     for name in MASKED:
         _put(root / UNITS / name, "->/dev/null")

@@ -1,6 +1,6 @@
-"""A host that rebuilds itself: its script and module by the real tools, and whole runs that leave the switch to it.
+"""Tests of the rebuild service: its script and NixOS module with the real tools, and whole runs that use it.
 
-Each run is in a world of its own with few recipes; the script that the host runs there is the one that is proposed.
+Each run has its own world with few recipes. The host there runs the shipped script.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ deferred = [{ recipe = "ghost", item = "backup pull request 1" }]
 """
 
 
-class SelfServed(ParallelWorld):
-    """A lane whose host has the service."""
+class RebuildServiceWorld(ParallelWorld):
+    """A parallel world whose host has the rebuild service."""
 
     def start(self, *faults: str) -> None:
         self.end()
@@ -50,24 +50,26 @@ class SelfServed(ParallelWorld):
         )
 
     @property
-    def own(self) -> Path:
-        """The service's state."""
+    def state_folder(self) -> Path:
+        """The folder of the service's state files."""
         return self.settings.host_dir / "var/lib/cc-ci-rebuild"
 
     def result(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.own / "result.json").read_text())
+        found: dict[str, Any] = json.loads((self.state_folder / "result.json").read_text())
         return found
 
 
 @dataclass(frozen=True)
 class Rebuild(FaultRun):
-    """An attack, and what the service left of it."""
+    """One run against a host with the rebuild service, and the result file that the service wrote."""
 
     result: dict[str, Any]
 
 
-def attacked(
-    parallel_world: SelfServed, *faults: str, prepare: Callable[[SelfServed], None] | None = None
+def run_rebuild(
+    parallel_world: RebuildServiceWorld,
+    *faults: str,
+    prepare: Callable[[RebuildServiceWorld], None] | None = None,
 ) -> Rebuild:
     parallel_world.begin(MIRRORED, *faults)
     try:
@@ -75,7 +77,7 @@ def attacked(
             prepare(parallel_world)
         before = parallel_world.world_state()
         ran = parallel_world.visit()
-        kept = parallel_world.own / "result.json"
+        kept = parallel_world.state_folder / "result.json"
         return Rebuild(
             before, ran, parallel_world.world_state(), parallel_world.result() if kept.exists() else {}
         )
@@ -83,54 +85,54 @@ def attacked(
         parallel_world.end()
 
 
-def not_forward(parallel_world: SelfServed) -> None:
-    """What runs was built from a commit that main does not hold."""
-    known = (parallel_world.own / "deployed").read_text().split()
-    (parallel_world.own / "deployed").write_text(f"{known[0]} {FOREIGN} 2026-06-01T14:02:41Z\n")
+def prepare_not_fast_forward(parallel_world: RebuildServiceWorld) -> None:
+    """Record that the running system was built from a commit that is not in main."""
+    known = (parallel_world.state_folder / "deployed").read_text().split()
+    (parallel_world.state_folder / "deployed").write_text(f"{known[0]} {FOREIGN} 2026-06-01T14:02:41Z\n")
 
 
-def no_service(parallel_world: SelfServed) -> None:
+def remove_service(parallel_world: RebuildServiceWorld) -> None:
     (parallel_world.settings.host_dir / "usr/local/lib/systemd/system/cc-ci-rebuild@.service").unlink()
     subprocess.run([str(parallel_world.settings.host_dir / "bin/systemctl"), "daemon-reload"], check=True)
 
 
-RUNS: dict[str, Callable[[SelfServed], Rebuild]] = {
-    "well": attacked,
-    "build-fails": lambda parallel_world: attacked(parallel_world, "build-fails"),
-    "switch-breaks-bridge": lambda parallel_world: attacked(parallel_world, "switch-breaks-bridge"),
-    "not a fast-forward": lambda parallel_world: attacked(parallel_world, prepare=not_forward),
-    "no service": lambda parallel_world: attacked(parallel_world, prepare=no_service),
+RUNS: dict[str, Callable[[RebuildServiceWorld], Rebuild]] = {
+    "well": run_rebuild,
+    "build-fails": lambda parallel_world: run_rebuild(parallel_world, "build-fails"),
+    "switch-breaks-bridge": lambda parallel_world: run_rebuild(parallel_world, "switch-breaks-bridge"),
+    "not a fast-forward": lambda parallel_world: run_rebuild(parallel_world, prepare=prepare_not_fast_forward),
+    "no service": lambda parallel_world: run_rebuild(parallel_world, prepare=remove_service),
 }
 
 
 @pytest.fixture(scope="module")
-def parallel_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SelfServed]:
-    """One place for all runs: they share the slow way to the world that they begin in."""
-    made = SelfServed(tmp_path_factory.mktemp("rebuild"), ROSTER)
+def parallel_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RebuildServiceWorld]:
+    """One world folder for all runs, because preparing its initial state is slow."""
+    made = RebuildServiceWorld(tmp_path_factory.mktemp("rebuild"), ROSTER)
     yield made
     made.clear()
 
 
 @pytest.fixture(scope="module")
-def told(parallel_world: SelfServed) -> Callable[[str], Rebuild]:
-    """A run by its name, made when it is first asked for."""
+def rebuilds(parallel_world: RebuildServiceWorld) -> Callable[[str], Rebuild]:
+    """Runs by name; each is made on first use."""
     return functools.cache(lambda name: RUNS[name](parallel_world))
 
 
-def test_a_whole_run_leaves_the_switch_to_the_host(told: Callable[[str], Rebuild]) -> None:
-    """The host brings itself to the committed head, keeps the operator's checkout out of it, and says what it did."""
-    one = told("well")
-    one.ran.demand(0)
-    assert one.ran.summary["verdict"] == "converged"
-    result, after = one.result, one.after
+def test_rebuild_service_switches_the_host_to_the_committed_head(rebuilds: Callable[[str], Rebuild]) -> None:
+    """The host deploys the committed head, does not touch the operator's checkout, and reports the result."""
+    rebuild_run = rebuilds("well")
+    rebuild_run.ran.demand(0)
+    assert rebuild_run.ran.summary["verdict"] == "converged"
+    result, after = rebuild_run.result, rebuild_run.after
     assert (result["state"], result["commit"]) == ("switched", after.forge["cc-ci"]["refs/heads/main"])
     assert result["built"] == result["after"]["path"] == after.host["running"] == after.host["boots"]
-    assert (result["before"]["path"], result["before"]["number"]) == (one.before.host["running"], 42)
-    assert after.host["checkout"] == one.before.host["checkout"]
+    assert (result["before"]["path"], result["before"]["number"]) == (rebuild_run.before.host["running"], 42)
+    assert after.host["checkout"] == rebuild_run.before.host["checkout"]
     assert after.served == after.poll_set
-    assert len(after.poll_set) > len(one.before.poll_set)
+    assert len(after.poll_set) > len(rebuild_run.before.poll_set)
     assert after.left == ()
-    assert "sync-checkout" not in {change["kind"] for change in one.ran.summary["changes"]}
+    assert "sync-checkout" not in {change["kind"] for change in rebuild_run.ran.summary["changes"]}
 
 
 @pytest.mark.parametrize(
@@ -140,36 +142,38 @@ def test_a_whole_run_leaves_the_switch_to_the_host(told: Callable[[str], Rebuild
         ("switch-breaks-bridge", "went-back", "the bridge does not run"),
     ],
 )
-def test_what_the_host_cannot_do_is_taken_back(
-    name: str, state: str, says: str, told: Callable[[str], Rebuild]
+def test_failed_rebuild_is_rolled_back(
+    name: str, state: str, says: str, rebuilds: Callable[[str], Rebuild]
 ) -> None:
-    """A build that fails, or a bridge that does not come up: the host says so, is what it was, and exit 11."""
-    one = told(name)
-    one.ran.demand(11)
-    assert one.ran.summary["verdict"] == "rolled-back"
-    assert one.result["state"] == state
-    assert says in one.ran.output
-    assert live_differences(one.before, one.after) == []
+    """When the build fails or the bridge does not start, the host reports it and is restored; the run exits with 11."""
+    rebuild_run = rebuilds(name)
+    rebuild_run.ran.demand(11)
+    assert rebuild_run.ran.summary["verdict"] == "rolled-back"
+    assert rebuild_run.result["state"] == state
+    assert says in rebuild_run.ran.output
+    assert live_differences(rebuild_run.before, rebuild_run.after) == []
 
 
 @pytest.mark.parametrize(
     ("name", "says"), [("not a fast-forward", "is not a fast-forward of"), ("no service", "has no unit")]
 )
-def test_what_the_host_refuses_is_withheld(name: str, says: str, told: Callable[[str], Rebuild]) -> None:
-    """What it may not do is not begun: exit 13, the enrollment stands, and a finding says who should do what."""
-    one = told(name)
-    one.ran.demand(13)
-    assert one.ran.summary["verdict"] == "withheld"
-    (finding,) = (f for f in one.ran.summary["findings"] if f["id"] == "deploy-withheld")
+def test_rebuild_refused_by_the_host_is_withheld(
+    name: str, says: str, rebuilds: Callable[[str], Rebuild]
+) -> None:
+    """A refused rebuild changes nothing on the host and keeps the enrollment; exit 13 and a finding name the action."""
+    rebuild_run = rebuilds(name)
+    rebuild_run.ran.demand(13)
+    assert rebuild_run.ran.summary["verdict"] == "withheld"
+    (finding,) = (f for f in rebuild_run.ran.summary["findings"] if f["id"] == "deploy-withheld")
     assert says in finding["what"]
-    assert one.after.host == one.before.host
-    assert one.after.served == one.before.served
-    assert len(one.after.poll_set) > len(one.before.poll_set)
-    assert one.after.left == ()
+    assert rebuild_run.after.host == rebuild_run.before.host
+    assert rebuild_run.after.served == rebuild_run.before.served
+    assert len(rebuild_run.after.poll_set) > len(rebuild_run.before.poll_set)
+    assert rebuild_run.after.left == ()
 
 
-def test_the_script_is_plain_sh() -> None:
-    """shellcheck has nothing to say about it as POSIX sh, and would have: an unquoted variable it names."""
+def test_rebuild_script_is_clean_posix_sh() -> None:
+    """shellcheck reports nothing for POSIX sh. Positive control: it does report an unquoted variable."""
     script = (PROPOSED / SCRIPT).read_text()
 
     def checked(text: str) -> subprocess.CompletedProcess[str]:
@@ -180,8 +184,8 @@ def test_the_script_is_plain_sh() -> None:
     assert "SC2086" in checked(script.replace('mkdir -p "$state"', "mkdir -p $state")).stdout
 
 
-def test_the_module_gives_the_script_what_it_reads() -> None:
-    """Every variable the script reads is set by the module, or is one that only another root folder needs."""
+def test_module_sets_every_variable_that_the_script_reads() -> None:
+    """The module sets every variable that the script reads, except those for another root folder."""
     given = {
         "services": {
             "cc-ci-rebuild": {"enable": True, "repository": "https://forge/cc-ci.git", "tokenFile": "/t"}
@@ -191,17 +195,17 @@ def test_the_module_gives_the_script_what_it_reads() -> None:
     assert set(services) == {"cc-ci-rebuild@", "cc-ci-rebuild-adopt@"}
     read = set(re.findall(r"\$\{(REBUILD_\w+):-", (PROPOSED / SCRIPT).read_text()))
     for name, words in (("cc-ci-rebuild@", "%i"), ("cc-ci-rebuild-adopt@", "adopt %i")):
-        one = services[name]
-        assert read - set(one["environment"]) == {"REBUILD_SYSTEM", "REBUILD_ROOT"}
-        assert one["serviceConfig"]["ExecStart"].endswith(f"-{SCRIPT} {words}")
-        assert one["serviceConfig"]["LoadCredential"] == ["forge-token:/t"]
-        assert (one["restartIfChanged"], one["stopIfChanged"]) == (False, False)
+        service = services[name]
+        assert read - set(service["environment"]) == {"REBUILD_SYSTEM", "REBUILD_ROOT"}
+        assert service["serviceConfig"]["ExecStart"].endswith(f"-{SCRIPT} {words}")
+        assert service["serviceConfig"]["LoadCredential"] == ["forge-token:/t"]
+        assert (service["restartIfChanged"], service["stopIfChanged"]) == (False, False)
     assert evaluated(MODULE, {"services": {"cc-ci-rebuild": {"enable": False}}}) == {}
 
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostWorld]:
-    """A host that is laid out and not running, with the forge that its checkout came from."""
+    """A host whose files exist but whose services do not run, and the forge of its checkout."""
     parts = choose()
     made = HostWorld(tmp_path_factory.mktemp("host") / "world", ssh=parts.ssh, nix=parts.nix)
     yield made
@@ -209,7 +213,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostWorld]:
 
 
 def rebuild_by_hand(host: HostWorld, words: str) -> tuple[Answer, dict[str, Any]]:
-    """Run the script as its unit would; the answer, and the result that it left."""
+    """Run the script as its unit does; return the answer and the result file's content."""
     install_rebuild(host.settings, host.paths)
     unit = (host.paths.local_units / "cc-ci-rebuild@.service").read_text()
     given = " ".join(re.findall(r"^Environment=(\S+)", unit, flags=re.M))
@@ -218,8 +222,8 @@ def rebuild_by_hand(host: HostWorld, words: str) -> tuple[Answer, dict[str, Any]
     return answer, json.loads(left.read_text()) if left.exists() else {}
 
 
-def test_a_commit_is_adopted_only_when_it_is_what_runs(host: HostWorld) -> None:
-    """At first nobody knows which commit runs: it is refused, then adopted by building it, and then it is known."""
+def test_only_the_running_commit_can_be_adopted(host: HostWorld) -> None:
+    """A rebuild is refused until the running commit is adopted; another system than the running one is not adopted."""
     head = host.local(f"git -C {host.paths.checkout} rev-parse HEAD").out.strip()
     host.local(f"ln -sfn {host.paths.profile.resolve()} {host.paths.current_system}")
     answer, left = rebuild_by_hand(host, head)
@@ -236,8 +240,8 @@ def test_a_commit_is_adopted_only_when_it_is_what_runs(host: HostWorld) -> None:
     assert str(older) in left["why"]
 
 
-def test_what_is_no_commit_of_the_branch_is_refused(host: HostWorld) -> None:
-    """A word that is no commit, or a commit that main does not hold, is refused; the words cannot leave the JSON."""
+def test_word_that_is_not_a_commit_of_main_is_refused(host: HostWorld) -> None:
+    """Neither a malformed commit nor a commit outside main is deployed; the result quotes the word as valid JSON."""
     for word, says in (('x"y\\\\z', "40 hexadecimal digits"), (FOREIGN, "is not in main")):
         answer, left = rebuild_by_hand(host, f"'{word}'")
         assert (answer.status, left["state"]) == (3, "refused"), answer
@@ -245,8 +249,8 @@ def test_what_is_no_commit_of_the_branch_is_refused(host: HostWorld) -> None:
         assert left["commit"] == word
 
 
-def test_one_rebuild_at_a_time(host: HostWorld) -> None:
-    """A second rebuild ends at once with 7 and leaves the result of the first alone."""
+def test_concurrent_rebuild_is_refused(host: HostWorld) -> None:
+    """A second rebuild exits immediately with 7 and does not change the result of the first."""
     rebuild_by_hand(host, FOREIGN)
     left = host.paths.rebuild / "result.json"
     before = left.read_bytes()
@@ -257,17 +261,17 @@ def test_one_rebuild_at_a_time(host: HostWorld) -> None:
     assert left.read_bytes() == before
 
 
-def test_a_result_is_read_or_refused() -> None:
-    """A result is read whole; half of one, or something else, is no answer."""
-    told = {
+def test_malformed_rebuild_result_is_refused() -> None:
+    """A complete result is parsed; a truncated or malformed one raises Unreachable."""
+    fields = {
         "state": "switched", "commit": "c", "why": "", "invocation": "i", "built": "/p", "hostname": "h",
         "root_device": "/dev/x", "before": {"number": 42, "path": "/o"}, "after": {"number": 43, "path": "/p"},
     }  # fmt: skip
-    there, result = rebuild.parse_status(f"LoadState=loaded\n{json.dumps(told)}\n")
+    there, result = rebuild.parse_status(f"LoadState=loaded\n{json.dumps(fields)}\n")
     assert there
     assert result
     assert (result.succeeded, result.before.number, result.after.path) == (True, 42, "/p")
     assert rebuild.parse_status("LoadState=not-found\n") == (False, None)
-    for text in ("{", "[]", json.dumps({**told, "after": 3}), json.dumps({"state": "switched"})):
+    for text in ("{", "[]", json.dumps({**fields, "after": 3}), json.dumps({"state": "switched"})):
         with pytest.raises(Unreachable, match="result is malformed"):
             rebuild.parse_status(f"LoadState=loaded\n{text}")

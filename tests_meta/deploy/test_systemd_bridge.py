@@ -1,4 +1,4 @@
-"""The bridge as a unit of the host instead of a Swarm service: the same phases, read and judged its own way."""
+"""The bridge as a systemd unit of the host instead of a Swarm service: the same phases and checks apply."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tests_meta.parallel_worlds import ROSTER
 UNIT = ("--part", "bridge=systemd")
 
 
-class Kept:
-    """One world with such a bridge, migrated once."""
+class SystemdWorld:
+    """A kept world whose bridge is a systemd unit, migrated once."""
 
     def __init__(self, folder: Path) -> None:
         self.world, self.roster = folder / "world", folder / "roster.toml"
@@ -29,34 +29,34 @@ class Kept:
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Kept:
-    return Kept(tmp_path_factory.mktemp("systemd"))
+def systemd_world(tmp_path_factory: pytest.TempPathFactory) -> SystemdWorld:
+    return SystemdWorld(tmp_path_factory.mktemp("systemd"))
 
 
-def test_a_migration_with_a_unit_as_its_bridge_converges(kept: Kept) -> None:
-    """Exit 0: the switch restarted the unit, and its environment and its log hold the new poll set."""
-    kept.first.demand(0)
-    assert kept.first.summary["verdict"] == "converged"
-    assert kept.first.of("run")[0]["parts"]["bridge"] == "systemd unit"
-    rows = kept.first.summary["recipes"]
+def test_migration_with_a_systemd_bridge_converges(systemd_world: SystemdWorld) -> None:
+    """The switch restarts the unit, and its environment and log contain the new poll set; exit 0."""
+    systemd_world.first.demand(0)
+    assert systemd_world.first.summary["verdict"] == "converged"
+    assert systemd_world.first.of("run")[0]["parts"]["bridge"] == "systemd unit"
+    rows = systemd_world.first.summary["recipes"]
     assert all(row["polled"] for row in rows.values())
-    (switch,) = [line for line in kept.first.summary["changes"] if line["kind"] == "switch"]
+    (switch,) = [line for line in systemd_world.first.summary["changes"] if line["kind"] == "switch"]
     assert re.fullmatch(r"[0-9a-f]{32}", switch["after"]["task"]), "known by its invocation id"
 
 
-def test_a_second_run_changes_nothing(kept: Kept) -> None:
-    """The kept world keeps its bridge; a healthy night finds nothing to do."""
-    again = kept.run().demand(0)
+def test_second_run_with_a_systemd_bridge_changes_nothing(systemd_world: SystemdWorld) -> None:
+    """A kept world keeps its systemd bridge, and a run in its converged state has nothing to do."""
+    again = systemd_world.run().demand(0)
     assert again.summary["changes"] == []
     assert again.summary["verdict"] == "unchanged"
 
 
-def test_its_site_file_passes_the_check(kept: Kept) -> None:
-    """Service, log, unit and the stacks beside it."""
-    world, said = rehearsal_world.start(folder=kept.world, pace=0.02, parts=choose()), list[str]()
+def test_site_file_with_a_systemd_bridge_passes_the_check(systemd_world: SystemdWorld) -> None:
+    """The site check reads the bridge's unit, its poll set, its log and the stacks."""
+    world, printed = rehearsal_world.start(folder=systemd_world.world, pace=0.02, parts=choose()), list[str]()
     try:
-        code = check(world.site_file, kept.roster, evaluate=False, parts=("host",), out=said.append)
-        output = "\n".join(said)
+        code = check(world.site_file, systemd_world.roster, evaluate=False, parts=("host",), out=printed.append)
+        output = "\n".join(printed)
         assert code == 0, output
         assert re.search(r"^ok +bridge.service +ccci-bridge.service runs and polls 7", output, re.M), output
         assert re.search(r"^ok +bridge.log_command", output, re.M)
@@ -72,10 +72,10 @@ def test_its_site_file_passes_the_check(kept: Kept) -> None:
         (("--fault", "bridge-not-replaced"), "Swarm service"),
     ],
 )
-def test_what_does_not_go_with_such_a_world_is_refused(
-    kept: Kept, arguments: tuple[str, ...], words: str
+def test_option_incompatible_with_a_systemd_bridge_is_refused(
+    systemd_world: SystemdWorld, arguments: tuple[str, ...], words: str
 ) -> None:
-    """One sentence, exit 4 or the world's own refusal; nothing is started."""
-    ran = kept.run(*arguments)
+    """A conflicting part or fault is refused with an explanation."""
+    ran = systemd_world.run(*arguments)
     assert ran.exit != 0
     assert words in ran.output

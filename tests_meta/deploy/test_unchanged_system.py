@@ -1,4 +1,4 @@
-"""A commit of cc-ci that changes no system: the checkout is synced, nothing is switched, and the night is green."""
+"""A commit to cc-ci that does not change the system: the checkout is synced, and no switch is made."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from tests_meta.people import Person
 from tests_meta.reference_night import ReferenceNight
 
 
-def test_only_the_checkout_is_synced(
+def test_commit_without_a_system_change_only_syncs_the_checkout(
     reference_night: ReferenceNight, world_pool: WorldPool, tmp_path: Path
 ) -> None:
-    """The run asserts on a survey that was taken after its own sync; the one after it changes nothing."""
+    """The run takes a new survey after its sync, and the next run changes nothing."""
     assert reference_night.applied.ran.exit == 0
     with world_pool.live(CONVERGED) as pool, Person(pool, "cc-ci", tmp_path) as person:
         parity = person.folder / "tests" / "ghost" / "PARITY.md"
