@@ -1,4 +1,4 @@
-"""The journal: on disk before the change, one chain, and readable after whatever ended the run."""
+"""The journal: written before each change, one hash chain, readable after any end of the run."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from fixtures.journal.writer import Journal
 from tests_meta.muster_runs import ROOT, environment
 
 
-def one_change(journal: Journal, **said: Any) -> None:
-    """A mirror that was created."""
+def one_change(journal: Journal, **values: Any) -> None:
+    """Record one created mirror."""
     with journal.change(
         "create-mirror",
         "org/mumble",
@@ -34,7 +34,7 @@ def one_change(journal: Journal, **said: Any) -> None:
         undo={"full_name": "org/mumble"},
         by_hand="delete it",
     ) as change:
-        change.done(**said)
+        change.done(**values)
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def written(path: Path) -> bytes:
-    """A small finished record: a header, a change, a finding, the end."""
+    """Write a small finished journal (header, change, finding, end) and return its bytes."""
     journal = Journal(path)
     journal.write("run", durable=True, run="20260602T001300Z-test-apply", site="test", mode="apply")
     one_change(journal, evidence="sha 1")
@@ -56,7 +56,7 @@ def written(path: Path) -> bytes:
 
 
 def in_a_process(code: str, path: Path) -> subprocess.CompletedProcess[str]:
-    """Run Python code that has `path`, `Journal` and `one_change`, in a process that it may kill or limit."""
+    """Run code that uses `path`, `Journal` and `one_change` in a process of its own."""
     start = (
         "import os, resource, signal, sys\nfrom pathlib import Path\nfrom fixtures.journal.writer import *\n"
         "from tests_meta.journal.test_journal import one_change\npath = Path(sys.argv[1])\n"
@@ -76,15 +76,15 @@ def in_a_process(code: str, path: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_intent_is_on_disk_before_the_change_is_made(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the block begins, its intent stands in the file and the file was synced after it was written."""
+    """When the block of a change begins, its intent is in the file and the file is synced."""
     synced: list[int] = []
     sync = os.fsync
 
-    def noting(fd: int) -> None:
+    def record_sync(fd: int) -> None:
         sync(fd)
         synced.append(os.fstat(fd).st_size)
 
-    monkeypatch.setattr(os, "fsync", noting)
+    monkeypatch.setattr(os, "fsync", record_sync)
     journal = Journal(path)
     with journal.change("enroll", "bridge.nix", before="a", after="b", undo={}, by_hand="revert") as change:
         last = json.loads(path.read_text().splitlines()[-1])
@@ -95,16 +95,16 @@ def test_the_intent_is_on_disk_before_the_change_is_made(path: Path, monkeypatch
     assert synced[-1] == path.stat().st_size
 
 
-def only(path: Path) -> Change:
+def only_change(path: Path) -> Change:
     (change,) = changes_of(read(path))
     return change
 
 
-def test_a_confirmed_change_says_what_was_seen_after_it(path: Path) -> None:
-    """What only the answer could tell is joined to what was intended; nothing is undone yet."""
+def test_confirmed_change_has_the_values_seen_after_it(path: Path) -> None:
+    """The values of the response are merged into the intent; the change is not undone."""
     journal = Journal(path)
     one_change(journal, evidence="sha 1", after={"private": True, "id": 5}, number=5)
-    change = only(path)
+    change = only_change(path)
     assert (change.id, change.result, change.undone, change.evidence) == (1, "done", None, "sha 1")
     assert change.after == {"private": True, "id": 5}
     assert change.undo == {"full_name": "org/mumble", "number": 5}
@@ -118,30 +118,30 @@ def test_a_confirmed_change_says_what_was_seen_after_it(path: Path) -> None:
         (KeyError("x"), "failed"),
     ],
 )
-def test_what_a_change_raised_is_recorded_and_goes_on(path: Path, raised: Exception, result: str) -> None:
-    """A lost answer is not a failure: nobody knows. Everything else that is raised is one."""
+def test_exception_of_a_change_is_recorded_and_raised(path: Path, raised: Exception, result: str) -> None:
+    """`Unknown` records an unknown result, any other exception a failure; both are raised again."""
     journal = Journal(path)
     with (
         pytest.raises(type(raised)),
         journal.change("switch", "host", before=1, after=2, undo={}, by_hand="switch back"),
     ):
         raise raised
-    assert only(path).result == result
+    assert only_change(path).result == result
 
 
-def test_an_interrupt_in_the_middle_leaves_the_change_open(path: Path) -> None:
-    """Ctrl-C during an act: whether it happened has to be looked up, so the record does not claim to know."""
+def test_interrupt_during_a_change_leaves_it_open(path: Path) -> None:
+    """Ctrl-C during a change leaves it open, because it is not known whether the change was made."""
     journal = Journal(path)
     with (
         pytest.raises(KeyboardInterrupt),
         journal.change("switch", "host", before=1, after=2, undo={}, by_hand="switch back"),
     ):
         raise KeyboardInterrupt
-    assert only(path).result == "open"
+    assert only_change(path).result == "open"
 
 
-def test_a_killed_run_leaves_an_intent_without_an_outcome(path: Path) -> None:
-    """kill -9 in the middle of a change: the next run knows exactly what to look at."""
+def test_killed_run_leaves_an_intent_without_an_outcome(path: Path) -> None:
+    """After SIGKILL during a change, the journal has its intent and no outcome."""
     killed = in_a_process(
         """
         journal = Journal(path)
@@ -156,20 +156,20 @@ def test_a_killed_run_leaves_an_intent_without_an_outcome(path: Path) -> None:
     assert not read(path).finished
 
 
-def test_an_undo_is_the_last_word_on_a_change(path: Path) -> None:
-    """A change that was refused first and undone later is undone."""
+def test_latest_undo_of_a_change_counts(path: Path) -> None:
+    """A change whose undo was refused first and made later is undone."""
     journal = Journal(path)
     one_change(journal)
     for result in ("refused", "undone"):
         journal.write("undo", durable=True, change=1, result=result, why="a regression")
-    assert only(path).undone == "undone"
+    assert only_change(path).undone == "undone"
 
 
 # -- one chain ---------------------------------------------------------------------------------------------
 
 
 def test_lines_from_many_threads_are_one_chain(path: Path) -> None:
-    """Mirrors are synced side by side; every line follows exactly one other."""
+    """Lines written by several threads at once form one chain without gaps."""
     journal = Journal(path)
 
     def work(number: int) -> None:
@@ -188,8 +188,8 @@ def test_lines_from_many_threads_are_one_chain(path: Path) -> None:
     assert {change.result for change in changes_of(record)} == {"done"}
 
 
-def test_a_journal_that_is_opened_again_goes_on(path: Path) -> None:
-    """The run that settles a killed one adds to its record; numbers go on, the chain holds."""
+def test_reopened_journal_continues_its_chain(path: Path) -> None:
+    """A reopened journal continues the numbers of changes and lines."""
     first = Journal(path)
     one_change(first)
     first.close()
@@ -223,8 +223,8 @@ EDITS: dict[str, Callable[[list[bytes]], list[bytes]]] = {
 
 
 @pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
-def test_an_edited_record_shows(path: Path, edit: Callable[[list[bytes]], list[bytes]]) -> None:
-    """Anything inside the record that was altered, removed, added or moved breaks the chain, at a named line."""
+def test_edited_journal_is_refused(path: Path, edit: Callable[[list[bytes]], list[bytes]]) -> None:
+    """A line that was altered, removed, added or moved raises `JournalBroken` with its number."""
     lines = written(path).splitlines()
     read(path)
     path.write_bytes(b"\n".join(edit(lines)) + b"\n")
@@ -234,15 +234,15 @@ def test_an_edited_record_shows(path: Path, edit: Callable[[list[bytes]], list[b
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One finished record, to be copied with something wrong."""
+    """A finished journal, of which tests make damaged copies."""
     path = tmp_path_factory.mktemp("sample") / FILE_NAME
     written(path)
     return path
 
 
 @given(data=st.data())
-def test_no_value_can_be_changed_unseen(sample: Path, data: st.DataObject) -> None:
-    """Whichever byte is replaced by whichever other: the record is refused, or says what it said before."""
+def test_every_changed_byte_is_detected(sample: Path, data: st.DataObject) -> None:
+    """With any one byte replaced, the journal is refused, or it has the same lines as before."""
     original, copy = sample.read_bytes(), sample.with_name("changed.jsonl")
     at = data.draw(st.integers(0, len(original) - 1))
     byte = data.draw(st.integers(0, 255).filter(lambda value: value != original[at]))
@@ -251,14 +251,14 @@ def test_no_value_can_be_changed_unseen(sample: Path, data: st.DataObject) -> No
         record = read(copy)
     except JournalBroken:
         return
-    said = read(sample).lines
-    assert record.lines == (said[:-1] if record.torn else said), "a changed byte went unseen"
+    lines = read(sample).lines
+    assert record.lines == (lines[:-1] if record.torn else lines), "a changed byte went unseen"
     assert not record.torn or at == len(original) - 1, "only the last newline can be taken for a torn line"
 
 
 @given(data=st.data())
-def test_a_record_cut_anywhere_keeps_its_whole_lines(sample: Path, data: st.DataObject) -> None:
-    """A power cut leaves a torn last line: it is left out and said so, and the lines before it are all there."""
+def test_truncated_journal_keeps_its_whole_lines(sample: Path, data: st.DataObject) -> None:
+    """A torn last line is reported and left out; all lines before it are read."""
     original, copy = sample.read_bytes(), sample.with_name("cut.jsonl")
     size = data.draw(st.integers(0, len(original)))
     copy.write_bytes(original[:size])
@@ -267,8 +267,8 @@ def test_a_record_cut_anywhere_keeps_its_whole_lines(sample: Path, data: st.Data
     assert record.torn is (not original[:size].endswith(b"\n") and size > 0)
 
 
-def test_a_torn_line_is_cut_off_when_the_journal_is_opened_again(path: Path) -> None:
-    """The next line must not be glued to half of one."""
+def test_reopened_journal_drops_its_torn_line(path: Path) -> None:
+    """Opening a journal again removes its torn last line."""
     path.write_bytes(written(path)[:-20])
     again = Journal(path)
     again.write("end", durable=True, exit=2, verdict="interrupted")
@@ -280,7 +280,7 @@ def test_a_torn_line_is_cut_off_when_the_journal_is_opened_again(path: Path) -> 
 
 
 def test_no_change_is_made_without_a_record(path: Path) -> None:
-    """The disk is full when the intent is to be written: the change's block never begins."""
+    """When the intent cannot be written, the block of the change does not begin."""
     done = in_a_process(
         """
         journal = Journal(path)
@@ -301,8 +301,8 @@ def test_no_change_is_made_without_a_record(path: Path) -> None:
     assert [change.result for change in changes_of(record)] == ["done"]
 
 
-def test_a_line_that_did_not_fit_leaves_nothing_of_itself(path: Path) -> None:
-    """When there is room again (the undo wants to be recorded too), the record goes on and is whole."""
+def test_line_that_does_not_fit_leaves_no_part(path: Path) -> None:
+    """After a failed write the journal has no partial line, and goes on when there is room again."""
     done = in_a_process(
         """
         journal = Journal(path)
@@ -317,12 +317,12 @@ def test_a_line_that_did_not_fit_leaves_nothing_of_itself(path: Path) -> None:
         path,
     )
     assert done.stdout == "did not fit\n", done.stdout + done.stderr
-    assert only(path).undone == "undone"
+    assert only_change(path).undone == "undone"
 
 
 @pytest.mark.parametrize("wrong", ["a folder", "no folder", "below a file"])
-def test_a_journal_that_cannot_be_opened_says_so(tmp_path: Path, wrong: str) -> None:
-    """One error of this project's own, which says that nothing was changed."""
+def test_journal_that_cannot_be_opened_is_an_error(tmp_path: Path, wrong: str) -> None:
+    """The error is `JournalBroken` and says that nothing was changed."""
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
     place = {
@@ -335,14 +335,14 @@ def test_a_journal_that_cannot_be_opened_says_so(tmp_path: Path, wrong: str) -> 
     assert "nothing was changed" in caught.value.do
 
 
-def test_the_record_is_for_its_owner_only(path: Path) -> None:
-    """Names of machines and people stand in it."""
+def test_journal_is_readable_by_its_owner_only(path: Path) -> None:
+    """The file mode is 0600, because the journal has names of machines and people."""
     Journal(path).close()
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_times_are_the_machines_in_utc(path: Path) -> None:
-    """To the millisecond, with a Z; nobody types them."""
+def test_times_are_in_utc(path: Path) -> None:
+    """Times are in UTC, to the millisecond, with a Z."""
     journal = Journal(path)
     journal.write("note", text="now")
     (line,) = read(path).lines
@@ -366,8 +366,8 @@ def show(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("of", ["folder", "file"])
-def test_a_person_can_read_it(path: Path, of: str) -> None:
-    """`python -m fixtures.journal show RUN` names run, changes, how to undo by hand, findings and the end."""
+def test_show_prints_the_whole_record(path: Path, of: str) -> None:
+    """`python -m fixtures.journal show RUN` prints run, changes, undo by hand, findings and the end."""
     written(path)
     shown = show("show", str(path.parent if of == "folder" else path))
     assert shown.returncode == 0, shown.stderr
@@ -376,16 +376,16 @@ def test_a_person_can_read_it(path: Path, of: str) -> None:
         assert words in shown.stdout
 
 
-def test_a_killed_and_torn_record_is_called_that(path: Path) -> None:
-    """No end line: INTERRUPTED; a torn line: said and left out."""
+def test_show_reports_interrupted_and_torn(path: Path) -> None:
+    """A journal without an end line is shown as INTERRUPTED, and a torn line is reported."""
     lines = written(path).splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:-1]) + lines[-1][:-15])
     shown = show("show", str(path))
     assert (shown.returncode, "INTERRUPTED" in shown.stdout, "torn" in shown.stdout) == (0, True, True)
 
 
-def test_an_edited_record_is_not_shown_as_if_it_were_one(path: Path) -> None:
-    """Exit 1, with the line; no traceback."""
+def test_show_refuses_an_edited_journal(path: Path) -> None:
+    """The command exits 1 and names the line, without a traceback."""
     path.write_bytes(written(path).replace(b"org/mumble", b"org/mailu!"))
     shown = show("show", str(path))
     assert (shown.returncode, shown.stdout) == (1, "")
@@ -396,15 +396,15 @@ def test_an_edited_record_is_not_shown_as_if_it_were_one(path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status"), [((), 2), (("show",), 2), (("hide", "x"), 2), (("show", "/no/run"), 4)]
 )
-def test_a_wrong_command_line_is_explained(arguments: tuple[str, ...], status: int) -> None:
-    """Usage, or which path was expected; no traceback."""
+def test_wrong_command_line_is_explained(arguments: tuple[str, ...], status: int) -> None:
+    """A wrong command line prints the usage or the expected path, without a traceback."""
     shown = show(*arguments)
     assert (shown.returncode, shown.stdout) == (status, "")
     assert shown.stderr.strip()
     assert "Traceback" not in shown.stderr
 
 
-def test_an_empty_record_is_not_taken_for_a_good_night(path: Path) -> None:
-    """A file without a line is an interrupted run."""
+def test_empty_journal_is_interrupted(path: Path) -> None:
+    """A journal without a line is shown as INTERRUPTED."""
     path.touch()
     assert "INTERRUPTED" in show("show", str(path)).stdout

@@ -1,4 +1,4 @@
-"""No room for the record: nothing is changed without one, and whatever happens it is said in one sentence."""
+"""A full disk: no change is made without a journal, and the problem is reported once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests_meta.world_view import WorldView
 
 
 def in_a_small_disk(folder: Path, options: str) -> list[str]:
-    """A command prefix that mounts a small file system at `folder`, for that command alone; a skip without root."""
+    """The prefix of a command that mounts a small file system at `folder`; skips the test without root."""
     unshare = shutil.which("unshare")
     probe = [unshare or "unshare", "--mount", "sh", "-c", f"mount -t tmpfs -o size=64k tmpfs {folder}"]
     if unshare is None or subprocess.run(probe, capture_output=True, check=False).returncode != 0:
@@ -26,20 +26,20 @@ def in_a_small_disk(folder: Path, options: str) -> list[str]:
     return [unshare, "--mount", "sh", "-c", script, "sh"]
 
 
-def left_in(ran: Ran) -> dict[str, int]:
-    """What was on the small disk when the run had ended: names and sizes."""
+def files_left(ran: Ran) -> dict[str, int]:
+    """Names and sizes of the files on the small disk after the run."""
     return {name: int(size) for name, size in re.findall(r"^LEFT (\S+) (\d+)$", ran.output, re.M)}
 
 
-def test_a_disk_without_room_for_a_folder_is_refused(night: WorldPool, tmp_path: Path) -> None:
-    """Exit 4 before anything is contacted: the option that would help is named."""
+def test_disk_without_room_for_a_folder_is_refused(night: WorldPool, tmp_path: Path) -> None:
+    """The run exits 4 before it contacts any system, and names the option ``--reports``."""
     prefix = in_a_small_disk(tmp_path, "size=64k,nr_inodes=1")
     assert "--reports" in night.visit(reports=tmp_path / "full", prefix=prefix).refused()
 
 
 @pytest.mark.parametrize("below", ["a file", "no right to write"])
-def test_a_place_for_records_that_is_none_is_refused(tmp_path: Path, below: str) -> None:
-    """A file in its place, or a file system that cannot be written."""
+def test_unusable_report_folder_is_refused(tmp_path: Path, below: str) -> None:
+    """A report folder below a file or on a read-only file system is refused."""
     (tmp_path / "file").write_text("")
     reports = Path("/proc/muster") if below == "no right to write" else tmp_path / "file" / "reports"
     assert "--reports" in muster("--health", reports=reports).refused()
@@ -47,35 +47,33 @@ def test_a_place_for_records_that_is_none_is_refused(tmp_path: Path, below: str)
 
 
 @pytest.mark.parametrize("size_kb", [4, 44])
-def test_a_disk_that_fills_up_stops_the_run_before_the_next_change(
+def test_disk_that_fills_up_stops_the_run_before_any_change(
     night: WorldPool, tmp_path: Path, size_kb: int
 ) -> None:
-    """Right after the header, and in phase 0: said once and clearly; the world is as it was; no empty file is left."""
+    """A disk that fills up before phase 1 stops the run; the world did not change, and no empty file is left."""
     before = WorldView(night.settings).everything()
     folder = tmp_path / "small"
     folder.mkdir()
     ran = night.visit(reports=folder, prefix=in_a_small_disk(folder, f"size={size_kb}k"))
     ran.demand(2)
     assert "cannot be written: No space left on device" in ran.output
-    assert ("\nreport: " in ran.output) is ("report.html" in left_in(ran))
+    assert ("\nreport: " in ran.output) is ("report.html" in files_left(ran))
     assert WorldView(night.settings).everything() == before
-    assert all(left_in(ran).values()), left_in(ran)
+    assert all(files_left(ran).values()), files_left(ran)
 
 
-def test_a_disk_that_fills_up_among_the_changes_stops_there_and_the_next_run_goes_on(
-    world_pool: WorldPool, tmp_path: Path
-) -> None:
-    """Mirrors were created, their record is on disk, and no further change was made; with room again, the next run
-    reads that record and goes on."""
+def test_run_after_a_full_disk_continues_from_the_journal(world_pool: WorldPool, tmp_path: Path) -> None:
+    """A disk that fills up between changes stops the run after its journalled changes; with room again, the next run
+    reads that journal and converges."""
     prepare_initial_world(world_pool)
     folder = tmp_path / "small"
     folder.mkdir()
     with world_pool.live(NIGHT):
 
-        def limited() -> None:
+        def limit_file_size() -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (160 * 1024, 160 * 1024))
 
-        ran = world_pool.visit(reports=folder, before=limited)
+        ran = world_pool.visit(reports=folder, before=limit_file_size)
         assert ran.exit in (1, 2, 12), ran.output[-3000:]
         assert "Traceback" not in ran.output
         intents = ran.of("intent")
@@ -84,10 +82,10 @@ def test_a_disk_that_fills_up_among_the_changes_stops_there_and_the_next_run_goe
         assert world_pool.visit(reports=folder).demand(0).summary["verdict"] == "converged"
 
 
-def test_a_full_disk_at_the_very_end_does_not_change_the_exit(
+def test_full_disk_at_the_end_does_not_change_the_exit(
     reference_night: ReferenceNight, night: WorldPool, tmp_path: Path
 ) -> None:
-    """The journal fits and the report does not: the run's own judgement stands, and what is missing is said."""
+    """When only the report does not fit, the exit code is that of the run, and the problem is reported."""
     assert reference_night.planned.ran.folder is not None
     journal_kb = (reference_night.planned.ran.folder / "journal.jsonl").stat().st_size // 1024
     folder = tmp_path / "small"
@@ -95,5 +93,5 @@ def test_a_full_disk_at_the_very_end_does_not_change_the_exit(
     ran = night.visit("--plan", reports=folder, prefix=in_a_small_disk(folder, f"size={journal_kb + 60}k"))
     ran.demand(10)
     assert "No space left on device" in ran.output
-    assert all(left_in(ran).values()), left_in(ran)
-    assert "journal.jsonl" in left_in(ran)
+    assert all(files_left(ran).values()), files_left(ran)
+    assert "journal.jsonl" in files_left(ran)

@@ -30,7 +30,7 @@ DATA = Path(__file__).with_name("data")
 
 @dataclass(frozen=True)
 class OldRun:
-    """One record, and what the version that wrote it made of it."""
+    """One record, and the results of the version that wrote it."""
 
     name: str
     verdict: RunVerdict
@@ -92,8 +92,8 @@ def written_summary(folder: Path) -> dict[str, Any]:
     return found
 
 
-def test_it_loads(old: OldRun, folder: Path) -> None:
-    """Its chain is intact, and each of its words is one that this version knows."""
+def test_old_record_loads(old: OldRun, folder: Path) -> None:
+    """The chain of an old record is intact, and this version knows each of its kinds and results."""
     record = load(folder)
     assert (record.broken, record.torn) == ("", False)
     assert (record.verdict, record.exit, len(record.changes)) == (old.verdict, old.exit, old.changes)
@@ -104,8 +104,8 @@ def test_it_loads(old: OldRun, folder: Path) -> None:
     assert len(record.assertions) == record.planned_tests
 
 
-def test_an_altered_line_shows(folder: Path) -> None:
-    """The positive control of the chain."""
+def test_altered_line_is_detected(folder: Path) -> None:
+    """An altered line breaks the chain (positive control)."""
     path = folder / FILE_NAME
     path.write_bytes(path.read_bytes().replace(b'"seq": 7, "at": "2026', b'"seq": 7, "at": "2027'))
     with pytest.raises(JournalBroken, match="line 8"):
@@ -113,15 +113,15 @@ def test_an_altered_line_shows(folder: Path) -> None:
     assert "line 8" in load(folder).broken
 
 
-def test_its_summary_is_the_same(folder: Path) -> None:
-    """Made again from the journal, every key has the value that the run itself wrote."""
+def test_old_summary_is_reproduced(folder: Path) -> None:
+    """A summary made again from the journal has the same value for every key."""
     old = written_summary(folder)
     new = json.loads(json.dumps(summary(load(folder))))
     assert {key: new[key] for key in old} == old
 
 
-def test_it_renders(old: OldRun, folder: Path) -> None:
-    """Report, summary and history are made without a problem, and the report names each kind of change."""
+def test_old_record_renders(old: OldRun, folder: Path) -> None:
+    """Report, summary and history are written without a problem, and the report names each kind of change."""
     before = written_summary(folder)
     written = render(folder)
     assert written.problems == ()
@@ -133,8 +133,8 @@ def test_it_renders(old: OldRun, folder: Path) -> None:
     assert old.name in (folder.parents[1] / "index.html").read_text(encoding="utf-8")
 
 
-def test_it_is_listed_alike_from_its_summary_and_from_its_journal(folder: Path, tmp_path: Path) -> None:
-    """A run whose summary was lost is the same past run."""
+def test_past_run_is_the_same_from_summary_and_journal(folder: Path, tmp_path: Path) -> None:
+    """A past run listed from its journal equals the one listed from its summary."""
     (from_summary,) = list_runs(tmp_path)
     (folder / SUMMARY_FILE_NAME).unlink()
     (from_journal,) = list_runs(tmp_path)
@@ -146,7 +146,7 @@ def test_it_is_listed_alike_from_its_summary_and_from_its_journal(folder: Path, 
     assert from_journal.wall_s == pytest.approx(from_summary.wall_s, abs=0.001)
 
 
-def test_it_is_shown(old: OldRun, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_prints_an_old_record(old: OldRun, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """``python -m fixtures.journal show`` prints each change and the end."""
     assert command.main(["show", str(folder)]) == 0
     shown = capsys.readouterr().out
@@ -154,7 +154,7 @@ def test_it_is_shown(old: OldRun, folder: Path, capsys: pytest.CaptureFixture[st
     assert f"end: {old.verdict}, exit {old.exit}" in shown
 
 
-def test_its_findings_have_the_same_issues(old: OldRun, folder: Path) -> None:
-    """The same trouble keeps the marker under which an earlier version opened its issue."""
+def test_old_findings_keep_their_issue_markers(old: OldRun, folder: Path) -> None:
+    """A finding has the same issue marker as in the version that opened its issue."""
     groups = group_findings(load(folder), severity="info")
     assert tuple((one.id, str(one.severity)) for one in groups) == old.groups

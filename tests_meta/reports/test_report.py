@@ -1,4 +1,4 @@
-"""The report from the journal: every state, every damage, every size; without a browser."""
+"""The report made from a journal, without a browser: every verdict, damaged journals, large rosters."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ HEADLINES = {
 
 
 class _Text(HTMLParser):
-    """The text a person reads without scripts, and the tags that were opened."""
+    """Collects the visible text of a page and the stack of open tags."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.said: list[str] = []
+        self.pieces: list[str] = []
         self.open: list[str] = []
         self.skipping = ""
 
@@ -71,7 +71,7 @@ class _Text(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if not self.skipping:
-            self.said.append(data)
+            self.pieces.append(data)
 
 
 def words(page: str) -> str:
@@ -79,12 +79,12 @@ def words(page: str) -> str:
     reader = _Text()
     reader.feed(page)
     assert reader.open == []
-    return re.sub(r"\s+", " ", "".join(reader.said))
+    return re.sub(r"\s+", " ", "".join(reader.pieces))
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_every_state_has_its_page(tmp_path: Path, state: str) -> None:
-    """Each verdict stands on top in words, the page is well nested, and all nineteen recipes are on the roll."""
+def test_every_verdict_has_its_page(tmp_path: Path, state: str) -> None:
+    """Each page starts with its verdict, is well nested, and has all nineteen recipes in its status table."""
     written = render(write(tmp_path, state))
     assert written.problems == ()
     page = (written.paths[1]).read_text(encoding="utf-8")
@@ -99,8 +99,8 @@ def test_every_state_has_its_page(tmp_path: Path, state: str) -> None:
 @pytest.mark.parametrize(
     "state", [state for state in STATES if state not in ("converged", "unchanged", "planned")]
 )
-def test_bad_news_ask_for_somebody(tmp_path: Path, state: str) -> None:
-    """ "Nothing." never stands under what a person has to do when the verdict is not a good one."""
+def test_bad_verdict_has_a_task(tmp_path: Path, state: str) -> None:
+    """A run with a bad verdict has at least one task above severity info; "Nothing." is not shown."""
     folder = write(tmp_path, state)
     render(folder)
     section = re.search(r'<section id="todo">.*?</section>', (folder / "report.html").read_text(), re.DOTALL)
@@ -109,16 +109,16 @@ def test_bad_news_ask_for_somebody(tmp_path: Path, state: str) -> None:
     assert [task for task in tasks(load(folder)) if task.severity != "info"]
 
 
-def test_worst_comes_first(tmp_path: Path) -> None:
-    """A failed undo is the first thing to do, with the command that undoes it by hand."""
+def test_tasks_are_sorted_by_severity(tmp_path: Path) -> None:
+    """A failed undo is the first task, with the command that undoes the change by hand."""
     found = tasks(load(write(tmp_path, "rollback-failed")))
     assert [task.severity for task in found] == sorted(task.severity for task in found)
     assert "Undoing change 12" in found[0].what
     assert found[0].command.startswith("nix-env -p /nix/var/nix/profiles/system --switch-generation 57")
 
 
-def test_rehearsal_cannot_be_overlooked(tmp_path: Path) -> None:
-    """A rehearsal says so in the band on top, as the site, and in the page's title; a real run never does."""
+def test_rehearsal_is_marked(tmp_path: Path) -> None:
+    """A rehearsal is marked in the top band, as the site and in the title; the report of a real run is not."""
     rehearsed = write(tmp_path, "converged", rehearsal=True)
     real = write(tmp_path, "converged")
     for folder in (rehearsed, real):
@@ -130,8 +130,8 @@ def test_rehearsal_cannot_be_overlooked(tmp_path: Path) -> None:
     assert "ehearsal" not in words((real / "report.html").read_text())
 
 
-def test_what_was_changed_can_be_undone_by_hand(tmp_path: Path) -> None:
-    """Every change stands with before, after, evidence, what became of it, and its undo by hand."""
+def test_change_shows_how_to_undo_it_by_hand(tmp_path: Path) -> None:
+    """Every change is shown with before, after, evidence, time and its undo by hand."""
     folder = write(tmp_path, "converged")
     render(folder)
     section = (folder / "report.html").read_text().partition('id="changes"')[2].partition('id="timeline"')[0]
@@ -144,8 +144,8 @@ def test_what_was_changed_can_be_undone_by_hand(tmp_path: Path) -> None:
     assert section.count("nixos-system-nixos-24.11") >= 2
 
 
-def test_interrupted_run_keeps_what_it_had(tmp_path: Path) -> None:
-    """A run that was interrupted inside a change says INTERRUPTED, which change is open, and how to undo it."""
+def test_interrupted_run_shows_its_open_change(tmp_path: Path) -> None:
+    """The report of a run interrupted inside a change names the open change and how to undo it."""
     folder = write(tmp_path, "interrupted")
     written = render(folder)
     assert written.record is not None
@@ -159,9 +159,9 @@ def test_interrupted_run_keeps_what_it_had(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("state", ["interrupted", "rollback-failed"])
-def test_what_was_settled_later_is_told_as_that(tmp_path: Path, state: str) -> None:
-    """Hours later another run deals with what was left: this one took no longer for it, and nobody is asked to run the
-    same command again, as before (positive control)."""
+def test_recovery_by_a_later_run_is_reported(tmp_path: Path, state: str) -> None:
+    """A recovery hours later does not change the duration of the run, and the report no longer says to run the same
+    command again; before the recovery it does (positive control)."""
     folder = write(tmp_path, state)
     record, before = load(folder), words(str(todo(load(folder))))
     assert ("Run the same command again" in before) is record.interrupted
@@ -175,9 +175,9 @@ def test_what_was_settled_later_is_told_as_that(tmp_path: Path, state: str) -> N
                 journal.write("undo", change=change.id, result="undone", why="recovered by a-later-run")
         journal.write("end", exit=record.exit or 2, verdict=state, settled_by="a-later-run")
         journal.close()
-    settled = load(folder)
-    assert (settled.last_seen, settled.wall_s) == (record.last_seen, record.wall_s)
-    after = words(str(todo(settled)))
+    recovered = load(folder)
+    assert (recovered.last_seen, recovered.wall_s) == (record.last_seen, record.wall_s)
+    after = words(str(todo(recovered)))
     assert "Run the same command again" not in after
     assert "tries it once more" not in after
     assert "was not taken back" not in after
@@ -186,8 +186,8 @@ def test_what_was_settled_later_is_told_as_that(tmp_path: Path, state: str) -> N
     assert "Recovered bya-later-run" in words((folder / "report.html").read_text())
 
 
-def test_killed_process_is_rendered_afterwards(tmp_path: Path) -> None:
-    """After SIGKILL in the middle of a change ``python -m reports RUN`` makes the whole page from the journal."""
+def test_killed_run_is_rendered_afterwards(tmp_path: Path) -> None:
+    """After SIGKILL during a change, ``python -m reports render RUN`` makes the whole page from the journal."""
     folder = tmp_path / "runs" / "20260602T001300Z-killed-apply"
     folder.mkdir(parents=True)
     victim = subprocess.Popen(
@@ -243,8 +243,8 @@ with journal.change("create-mirror", "org/mumble", before=None, after={}, undo={
         "end",
     ],
 )
-def test_a_line_type_may_be_missing(tmp_path: Path, missing: str) -> None:
-    """A journal without any one type of line still gives a page and a summary."""
+def test_missing_line_type_still_renders(tmp_path: Path, missing: str) -> None:
+    """A journal that lacks one type of line still gives a page and a summary."""
     lines = [
         line
         for line in read(write(tmp_path / "whole", "rolled-back") / FILE_NAME).lines
@@ -271,7 +271,7 @@ ODD = SCALARS | LISTS | st.dictionaries(st.text(max_size=5), SCALARS | LISTS, ma
 
 @pytest.fixture(scope="module")
 def ordinary(tmp_path_factory: pytest.TempPathFactory) -> tuple[Line, ...]:
-    """The lines of an eventful run, of every type once or twice."""
+    """The first and the last line of each type from an eventful run."""
     lines = read(write(tmp_path_factory.mktemp("ordinary"), "rolled-back") / FILE_NAME).lines
     kept: dict[str, list[Line]] = {}
     for line in lines:
@@ -281,8 +281,8 @@ def ordinary(tmp_path_factory: pytest.TempPathFactory) -> tuple[Line, ...]:
 
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
-def test_no_value_breaks_the_page(ordinary: tuple[Line, ...], data: st.DataObject) -> None:
-    """Whatever stands in whatever field of whatever line, there is a page and a summary: never an exception."""
+def test_unexpected_values_still_render(ordinary: tuple[Line, ...], data: st.DataObject) -> None:
+    """Any value in any field of any line gives a page and a summary, never an exception."""
     lines = [dict(line) for line in ordinary]
     for _ in range(data.draw(st.integers(1, 4))):
         line = data.draw(st.sampled_from(lines))
@@ -298,8 +298,8 @@ def test_no_value_breaks_the_page(ordinary: tuple[Line, ...], data: st.DataObjec
 @pytest.mark.parametrize(
     "content", [b"", b"\n", b"not json\n", b'{"type": 1}\n', b'{"seq": 0', b"\xff\xfe\n", b"[]\n"]
 )
-def test_a_journal_of_nothing(tmp_path: Path, content: bytes) -> None:
-    """An empty or unreadable journal is an interrupted run that says so, never a good one, never a crash."""
+def test_unreadable_journal_is_an_interrupted_run(tmp_path: Path, content: bytes) -> None:
+    """An empty or unreadable journal is reported as an interrupted run in which nothing was checked."""
     (tmp_path / FILE_NAME).write_bytes(content)
     written = render(tmp_path)
     assert written.record is not None
@@ -307,8 +307,8 @@ def test_a_journal_of_nothing(tmp_path: Path, content: bytes) -> None:
     assert "nothing was checked" in words((tmp_path / "report.html").read_text())
 
 
-def test_an_edited_record_shows(tmp_path: Path) -> None:
-    """A journal of which one line was altered still gives a page, and its top says that the chain is broken."""
+def test_edited_journal_is_reported(tmp_path: Path) -> None:
+    """A journal with one altered line still gives a page, which says that the hash chain is broken."""
     folder = write(tmp_path, "converged")
     path = folder / FILE_NAME
     path.write_text(path.read_text().replace("Fix the recipe's backup", "Nothing to see here"))
@@ -320,8 +320,8 @@ def test_an_edited_record_shows(tmp_path: Path) -> None:
     assert json.loads((folder / "summary.json").read_text())["intact"] is False
 
 
-def test_a_torn_last_line_is_told(tmp_path: Path) -> None:
-    """A last line cut by a power cut is left out, and the page says so."""
+def test_torn_last_line_is_reported(tmp_path: Path) -> None:
+    """An incomplete last line is left out, and the page says so."""
     folder = write(tmp_path, "interrupted")
     with (folder / FILE_NAME).open("ab") as journal:
         journal.write(b'{"seq": 400, "type": "wai')
@@ -329,8 +329,8 @@ def test_a_torn_last_line_is_told(tmp_path: Path) -> None:
     assert "last line is incomplete" in words((folder / "report.html").read_text())
 
 
-def test_no_journal_is_told(tmp_path: Path) -> None:
-    """Where there is no journal nothing is written, and the answer says what is missing."""
+def test_missing_journal_is_reported(tmp_path: Path) -> None:
+    """Without a journal nothing is written, and the result names the missing file."""
     written = finish(tmp_path)
     assert written.record is None
     assert [problem.path.name for problem in written.problems] == [FILE_NAME]
@@ -339,15 +339,15 @@ def test_no_journal_is_told(tmp_path: Path) -> None:
 
 @pytest.fixture
 def small_files() -> Iterator[int]:
-    """This process may write files of at most 30,000 bytes: the kernel refuses the rest, as a full disk would."""
+    """Limits files that this process writes to 30,000 bytes, to simulate a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, before[1]))
     yield 30_000
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_costs_only_the_report(tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """When the page does not fit, nothing is raised, what fits stands, no half file is left, and it is said."""
+def test_full_disk_loses_only_the_report(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """When the page does not fit, nothing is raised, no partial file is left, and the problem is reported."""
     folder = write(tmp_path, "converged")
     request.getfixturevalue("small_files")
     written = finish(folder)
@@ -358,8 +358,8 @@ def test_a_full_disk_costs_only_the_report(tmp_path: Path, request: pytest.Fixtu
     assert written.record.exit == 0
 
 
-def test_files_are_whole_or_not_there(tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """A write that fails leaves the old file, byte for byte, and nothing beside it."""
+def test_failed_write_keeps_the_old_file(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """A failed write leaves the old file unchanged and no temporary file."""
     path = tmp_path / "report.html"
     files.write(path, "old")
     request.getfixturevalue("small_files")
@@ -369,8 +369,8 @@ def test_files_are_whole_or_not_there(tmp_path: Path, request: pytest.FixtureReq
     assert os.listdir(tmp_path) == ["report.html"]
 
 
-def test_latest_points_to_the_newest(tmp_path: Path) -> None:
-    """Rendering an older run again does not make it the newest."""
+def test_latest_points_to_the_latest_run(tmp_path: Path) -> None:
+    """Rendering an older run again does not move the ``latest`` link to it."""
     old, new = write(tmp_path, "converged", rehearsal=True), write(tmp_path, "unchanged")
     for folder in (old, new, old):
         render(folder)
@@ -379,7 +379,7 @@ def test_latest_points_to_the_newest(tmp_path: Path) -> None:
 
 @given(st.text())
 def test_text_has_no_markup(value: str) -> None:
-    """Whatever a text holds, on a page it is text: no tag, no quote, no control or direction character."""
+    """Text on a page never holds a tag, a quote, or a control or direction character."""
     shown = text(value)
     assert not set(shown) & set("<>\"'\x00\x1b\x7f\u202e\u2066")
     shown.encode("utf-8")
@@ -402,8 +402,8 @@ def test_text_has_no_markup(value: str) -> None:
         "java\nscript:x",
     ],
 )
-def test_only_harmless_links(url: str) -> None:
-    """An address that is not plain http or https is shown as text and never linked."""
+def test_only_http_addresses_are_linked(url: str) -> None:
+    """An address that is not plain http or https is shown as text, not as a link."""
     assert safe_url(url) == "#"
     assert "<a" not in link(url, "label")
     assert 'href="#"' in h("a", "x", href=url)
@@ -411,7 +411,7 @@ def test_only_harmless_links(url: str) -> None:
 
 @pytest.mark.parametrize("attribute", ["onclick", "style", "onerror"])
 def test_attributes_the_policy_blocks_are_refused(attribute: str) -> None:
-    """Event handlers and style attributes cannot be written, because the page's policy would make them dead."""
+    """Event handlers and style attributes are refused, because the page's policy would block them."""
     with pytest.raises(ValueError, match="not written"):
         h("p", "x", **{attribute: "alert(1)"})
 
@@ -423,8 +423,8 @@ def test_nineteen_recipes_fit_a_megabyte(tmp_path: Path) -> None:
     assert (folder / "report.html").stat().st_size < 1_000_000
 
 
-def test_a_thousand_recipes(tmp_path: Path) -> None:
-    """1,000 recipes by six phases: at most 5 MB, every recipe and every assertion on it, made in seconds."""
+def test_a_thousand_recipes_fit_five_megabytes(tmp_path: Path) -> None:
+    """The page of 1,000 recipes in six phases is at most 5 MB, has every assertion, and is made in seconds."""
     folder = write(tmp_path, "converged", recipes=BIG_ROSTER)
     record = load(folder)
     assert len(record.assertions) > 4000

@@ -1,4 +1,4 @@
-"""summary.json, the status line, the Prometheus textfile and the pings: what machines read of a run."""
+"""The machine-readable output of a run: summary.json, status line, Prometheus textfile and pings."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunRecord]:
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_fits_the_published_schema(records: dict[str, RunRecord], state: str) -> None:
-    """The summary of every state fits the published JSON Schema, which is itself a valid schema."""
+def test_summary_fits_the_published_schema(records: dict[str, RunRecord], state: str) -> None:
+    """The summary of every verdict fits the published JSON Schema, which is itself a valid schema."""
     jsonschema.Draft202012Validator.check_schema(summary.schema())
-    told = summary.summary(records[state])
-    jsonschema.validate(told, summary.schema(), jsonschema.Draft202012Validator)
-    assert told["verdict"] == state
-    assert told["exit"] == (None if state == "interrupted" else EXITS.get(state, 0))
+    data = summary.summary(records[state])
+    jsonschema.validate(data, summary.schema(), jsonschema.Draft202012Validator)
+    assert data["verdict"] == state
+    assert data["exit"] == (None if state == "interrupted" else EXITS.get(state, 0))
 
 
 @pytest.mark.parametrize(
@@ -67,35 +67,35 @@ def test_fits_the_published_schema(records: dict[str, RunRecord], state: str) ->
         ("schema", 2),
     ],
 )
-def test_schema_refuses(records: dict[str, RunRecord], key: str, wrong: Any) -> None:
-    """The schema can say no: a wrong verdict, time, change, answer or number does not fit it."""
+def test_schema_refuses_wrong_values(records: dict[str, RunRecord], key: str, wrong: Any) -> None:
+    """A wrong verdict, time, change, answer or number does not fit the schema."""
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**summary.summary(records["converged"]), key: wrong}, summary.schema())
 
 
 @pytest.mark.parametrize("key", sorted(summary.schema()["required"]))
-def test_schema_misses_nothing(records: dict[str, RunRecord], key: str) -> None:
-    """A summary that lacks any of the promised keys does not fit the schema."""
-    told = summary.summary(records["converged"])
-    del told[key]
+def test_schema_requires_every_key(records: dict[str, RunRecord], key: str) -> None:
+    """A summary that lacks a required key does not fit the schema."""
+    data = summary.summary(records["converged"])
+    del data[key]
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(told, summary.schema())
+        jsonschema.validate(data, summary.schema())
 
 
-def test_counts_what_the_roll_says(records: dict[str, RunRecord]) -> None:
-    """Counts and lists are the final roll's; recipes, changes and phases are all there with what they hold."""
-    told = summary.summary(records["converged"])
-    assert (told["expected"], told["mirrored"], told["covered"], told["polled"]) == (19, 19, 19, 19)
-    assert told["triggered"] == ["ghost", "hedgedoc", "immich", "mumble"]
-    assert told["green"] == ["hedgedoc", "mumble"]
-    assert sorted(told["recipes"]) == sorted(ROSTER)
-    ghost = told["recipes"]["ghost"]
+def test_summary_counts_the_final_status(records: dict[str, RunRecord]) -> None:
+    """Counts and lists are those of the final status; every recipe, change and phase is included."""
+    data = summary.summary(records["converged"])
+    assert (data["expected"], data["mirrored"], data["covered"], data["polled"]) == (19, 19, 19, 19)
+    assert data["triggered"] == ["ghost", "hedgedoc", "immich", "mumble"]
+    assert data["green"] == ["hedgedoc", "mumble"]
+    assert sorted(data["recipes"]) == sorted(ROSTER)
+    ghost = data["recipes"]["ghost"]
     assert (ghost["green"], ghost["build"], ghost["known_red"]["until"]) == (False, 120, "2026-07-15")
-    assert told["recipes"]["keycloak"]["green"] is None
-    assert [change["id"] for change in told["changes"]] == list(range(1, 17))
-    assert [change["undone"] for change in told["changes"] if change["kind"] == "comment"] == [True] * 4
-    assert [phase["phase"] for phase in told["phases"]] == list(range(7))
-    assert told["requests"] == {
+    assert data["recipes"]["keycloak"]["green"] is None
+    assert [change["id"] for change in data["changes"]] == list(range(1, 17))
+    assert [change["undone"] for change in data["changes"] if change["kind"] == "comment"] == [True] * 4
+    assert [phase["phase"] for phase in data["phases"]] == list(range(7))
+    assert data["requests"] == {
         "forge": 47,
         "upstream": 19,
         "drone": 4,
@@ -104,8 +104,8 @@ def test_counts_what_the_roll_says(records: dict[str, RunRecord]) -> None:
     }
 
 
-def test_file_is_written_and_is_the_same_twice(tmp_path: Path) -> None:
-    """The file stands beside the journal, and rendering again changes no byte of it."""
+def test_rendering_again_writes_the_same_summary(tmp_path: Path) -> None:
+    """Rendering again does not change the summary file."""
     folder = write(tmp_path, "rolled-back")
     render(folder)
     first = (folder / "summary.json").read_bytes()
@@ -115,28 +115,28 @@ def test_file_is_written_and_is_the_same_twice(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_status_line(records: dict[str, RunRecord], state: str) -> None:
-    """One line, ``muster:`` and a word for the state first, the count of recipes second."""
+def test_status_line_starts_with_its_state(records: dict[str, RunRecord], state: str) -> None:
+    """The status line starts with ``muster:``, the state and the count of recipes."""
     line = status_line(records[state])
     assert "\n" not in line
     assert re.match(rf"muster: {EXPECTED_STATUS[state]} \d+/19 mirrored, covered and polled; ", line)
     assert f"; autonomic, {state}, " in line
 
 
-def test_status_line_counts_the_least(records: dict[str, RunRecord]) -> None:
-    """The count is of the column in which fewest have a yes: what is missing anywhere is missing."""
+def test_status_line_counts_the_lowest_column(records: dict[str, RunRecord]) -> None:
+    """The status line shows the lowest of the counts of mirrored, covered and polled recipes."""
     assert status_line(records["converged"]).startswith("muster: OK 19/19 ")
     assert status_line(records["rolled-back"]).startswith("muster: ROLLED-BACK 10/19 ")
     assert status_line(records["rollback-failed"]).startswith("muster: BROKEN 0/19 ")
 
 
-def test_status_line_says_rehearsal(tmp_path: Path) -> None:
-    """A rehearsal is never taken for the real thing: the line says so in capitals."""
+def test_status_line_marks_a_rehearsal(tmp_path: Path) -> None:
+    """The status line of a rehearsal says REHEARSAL."""
     assert "; REHEARSAL, converged, " in status_line(load(write(tmp_path, "converged", rehearsal=True)))
 
 
-def test_nothing_checked_is_not_ok(tmp_path: Path) -> None:
-    """A run over an empty roster that exited with pytest's "no tests" is not OK, whatever verdict it wrote."""
+def test_run_without_tests_is_failed(tmp_path: Path) -> None:
+    """A run that exited with pytest's "no tests collected" is FAILED, whatever verdict it wrote."""
     journal = Journal(tmp_path / "journal.jsonl")
     journal.write("run", run="r", site="s", mode="health", rehearsal=False, version="0", roster=[])
     journal.write("end", exit=5, verdict="unchanged", wall_s=0.1)
@@ -149,7 +149,7 @@ _SAMPLE = re.compile(r'^[a-z_]+(\{[a-z]+="[^"\n]*"(,[a-z]+="[^"\n]*")*\}) -?\d+(
 
 @pytest.mark.parametrize("state", STATES)
 def test_textfile_is_prometheus(records: dict[str, RunRecord], tmp_path: Path, state: str) -> None:
-    """Every line of the textfile is a HELP, a TYPE or a sample, each family once, every sample after its TYPE."""
+    """Every line of the textfile is a HELP, a TYPE or a sample; samples follow the TYPE of their family."""
     path = tmp_path / "muster.prom"
     write_textfile(path, records[state])
     families: list[str] = []
@@ -162,21 +162,21 @@ def test_textfile_is_prometheus(records: dict[str, RunRecord], tmp_path: Path, s
     assert len(families) == len(set(families)) >= 8
 
 
-def test_textfile_numbers(records: dict[str, RunRecord]) -> None:
-    """Success, exit code, counts by column and a recipe's green are the record's; interrupted is exit -1."""
-    told = metrics(records["converged"])
+def test_textfile_has_the_numbers_of_the_record(records: dict[str, RunRecord]) -> None:
+    """Success, exit code, counts and green recipes are those of the record; an interrupted run has exit -1."""
+    data = metrics(records["converged"])
     labels = 'site="autonomic",mode="apply",rehearsal="false"'
-    assert f"muster_last_run_success{{{labels}}} 1" in told
-    assert f'muster_recipes{{{labels},column="polled"}} 19' in told
-    assert f'muster_recipe_green{{{labels},recipe="immich"}} 0' in told
-    assert 'recipe="keycloak"' not in told
-    assert f"muster_last_run_timestamp_seconds{{{labels}}} 178035" in told
+    assert f"muster_last_run_success{{{labels}}} 1" in data
+    assert f'muster_recipes{{{labels},column="polled"}} 19' in data
+    assert f'muster_recipe_green{{{labels},recipe="immich"}} 0' in data
+    assert 'recipe="keycloak"' not in data
+    assert f"muster_last_run_timestamp_seconds{{{labels}}} 178035" in data
     assert f"muster_exit_code{{{labels}}} -1" in metrics(records["interrupted"])
     assert f"muster_last_run_success{{{labels}}} 0" in metrics(records["interrupted"])
 
 
 class Receiver(ThreadingHTTPServer):
-    """A server that keeps what it is sent and answers with `status`."""
+    """A server that stores every request body and answers with `status`."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -198,7 +198,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing is printed by a test's server."""
+        """Discard."""
 
 
 @pytest.fixture
@@ -212,8 +212,8 @@ def receiver() -> Iterator[Receiver]:
     server.server_close()
 
 
-def test_ping_says_success_and_failure_apart(records: dict[str, RunRecord], receiver: Receiver) -> None:
-    """A good run pings the URL, any other the URL with /fail, both with the status line as body."""
+def test_ping_tells_success_from_failure(records: dict[str, RunRecord], receiver: Receiver) -> None:
+    """A good run pings the URL, any other run the URL with /fail; the body is the status line."""
     url = Secret(receiver.url, where="MUSTER_PING")
     ping(url, records["unchanged"])
     ping(url, records["withheld"])
@@ -222,18 +222,18 @@ def test_ping_says_success_and_failure_apart(records: dict[str, RunRecord], rece
     assert receiver.got[1][1].startswith(b"muster: WITHHELD ")
 
 
-def test_webhook_posts_a_short_text(records: dict[str, RunRecord], receiver: Receiver) -> None:
-    """The webhook gets a text under the key that chat servers show, and what tells the run."""
+def test_webhook_posts_text_and_run(records: dict[str, RunRecord], receiver: Receiver) -> None:
+    """The webhook gets the text under the key that chat servers show, and the run with its verdict and exit."""
     record = records["drift"]
     send(Secret(receiver.url, where="MUSTER_WEBHOOK"), record, text="one\ntwo", findings=["mirror-x"])
-    told = json.loads(receiver.got[0][1])
-    assert (told["text"], told["findings"]) == ("one\ntwo", ["mirror-x"])
-    assert (told["run"], told["verdict"], told["exit"]) == (record.run, record.verdict, record.exit)
+    data = json.loads(receiver.got[0][1])
+    assert (data["text"], data["findings"]) == ("one\ntwo", ["mirror-x"])
+    assert (data["run"], data["verdict"], data["exit"]) == (record.run, record.verdict, record.exit)
 
 
 @pytest.mark.parametrize("how", ["refused", "closed", "no url"])
-def test_failed_ping_keeps_its_url(records: dict[str, RunRecord], receiver: Receiver, how: str) -> None:
-    """A ping that is not taken is `Unreachable`, and neither the message nor its cause names the URL."""
+def test_failed_ping_does_not_reveal_its_url(records: dict[str, RunRecord], receiver: Receiver, how: str) -> None:
+    """A failed ping raises `Unreachable`; neither the message nor its cause has the URL."""
     receiver.status = 500
     address = {"refused": receiver.url, "closed": "http://127.0.0.1:9/6f1a-secret", "no url": "6f1a-secret:"}[how]
     with pytest.raises(Unreachable) as caught:
