@@ -1,7 +1,7 @@
-"""Somebody who changes cc-ci while muster works: loaded into muster with ``-p tests_meta.plan.commit_during_run``.
+"""A pytest plugin that changes cc-ci during a run: loaded with ``-p tests_meta.plan.commit_during_run``.
 
-At the boundary that ``MUSTER_MEDDLE_AT`` begins the name of, a commit that nobody reviewed is put on the branch
-main of the bare repository ``MUSTER_MEDDLE_IN``, once.
+At the first boundary whose name begins with ``MUSTER_COMMIT_AT``, it commits an unreviewed file to the branch main
+of the bare repository ``MUSTER_COMMIT_IN``.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from tests_meta.bare_commits import commit_file
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    at = os.environ["MUSTER_MEDDLE_AT"]
+    at = os.environ["MUSTER_COMMIT_AT"]
     done: list[str] = []
 
-    def meddle(boundary: str) -> None:
+    def commit_once(boundary: str) -> None:
         if boundary.startswith(at) and not done:
-            done.append(commit_file(Path(os.environ["MUSTER_MEDDLE_IN"]), "nix/unreviewed.nix", "{ }\n"))
+            done.append(commit_file(Path(os.environ["MUSTER_COMMIT_IN"]), "nix/unreviewed.nix", "{ }\n"))
 
-    observer: Observer = meddle
+    observer: Observer = commit_once
     config.stash[OBSERVER] = observer

@@ -1,4 +1,4 @@
-"""During an apply of a reviewed plan no change is begun that the plan does not hold, whichever phase wants it."""
+"""During an apply, a change that is not in the reviewed plan is refused before it begins, in every phase."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def plan() -> Plan:
 
 
 def run(*, upstream: Refs = UPSTREAM, running: str = "/nix/store/old") -> Any:
-    """As much of a run as the guard reads."""
+    """The parts of a run that the guard reads."""
     host = SimpleNamespace(system=SimpleNamespace(running=running))
     now = SimpleNamespace(upstreams={"ghost": upstream}, demand_host=lambda: host)
     world = SimpleNamespace(mirror=lambda name: f"{ORG}/{name}", ccci=CCCI)
@@ -56,14 +56,14 @@ def run(*, upstream: Refs = UPSTREAM, running: str = "/nix/store/old") -> Any:
 def change(
     kind: str, target: str, *, of: tuple[str, str | None] = ("", None), after: Any = None, **undo: Any
 ) -> Intended:
-    """A change to `target`; `of` is the repository and the recipe that it concerns."""
+    """A change to `target`; `of` is its repository and recipe."""
     return Intended(kind, target, None, after, undo, *of)
 
 
 OF_GHOST, OF_MUMBLE = (GHOST, "ghost"), (f"{ORG}/mumble", "mumble")
 OF_SUITE, OF_HEDGEDOC = (CCCI, "hedgedoc"), (f"{ORG}/hedgedoc", "hedgedoc")
 ENROLL = change("enroll", POLL, of=(CCCI, None), after=[CCCI, GHOST], left="2")
-HELD = [
+IN_PLAN = [
     change("sync-main", GHOST, of=OF_GHOST),
     change("sync-tags", GHOST, of=OF_GHOST),
     change("propose-suite", f"{CCCI}: tests/hedgedoc/", of=OF_SUITE),
@@ -75,7 +75,7 @@ HELD = [
     change("scratch-pull", GHOST, of=OF_GHOST),
     change("testme-comment", f"{GHOST}#2", of=OF_GHOST),
 ]
-NOT_HELD = [
+NOT_IN_PLAN = [
     (change("create-mirror", GHOST, of=OF_GHOST), {}, "no step"),
     (change("sync-main", f"{ORG}/mumble", of=OF_MUMBLE), {}, "no step"),
     (change("sync-main", GHOST, of=OF_GHOST), {"upstream": Refs("main", {"main": "d" * 40})}, "upstream's main"),
@@ -95,23 +95,23 @@ NOT_HELD = [
 ]
 
 
-@pytest.mark.parametrize("wanted", HELD, ids=lambda one: f"{one.kind} {one.target}")
-def test_what_the_plan_holds_may_be_done(wanted: Intended) -> None:
-    """Each kind of change that a step is made of, on what the step names."""
+@pytest.mark.parametrize("wanted", IN_PLAN, ids=lambda change: f"{change.kind} {change.target}")
+def test_change_in_the_plan_is_allowed(wanted: Intended) -> None:
+    """Each kind of change that belongs to a step is allowed on the step's target."""
     make_guard(run(), plan())(wanted)
 
 
-@pytest.mark.parametrize(("wanted", "world", "why"), NOT_HELD)
-def test_what_it_does_not_hold_is_refused(wanted: Intended, world: dict[str, Any], why: str) -> None:
-    """Another target, another kind, another content: refused in words, and a person is told."""
-    seen = run(**world)
+@pytest.mark.parametrize(("wanted", "world", "why"), NOT_IN_PLAN)
+def test_change_outside_the_plan_is_refused(wanted: Intended, world: dict[str, Any], why: str) -> None:
+    """Another target, kind or content is refused with the reason, and a finding requests action."""
+    guarded_run = run(**world)
     with pytest.raises(NotInThePlan, match=why):
-        make_guard(seen, plan())(wanted)
-    assert [finding.severity for finding in seen.record.findings] == ["action"]
+        make_guard(guarded_run, plan())(wanted)
+    assert [finding.severity for finding in guarded_run.record.findings] == ["action"]
 
 
-def test_a_refused_change_leaves_no_intent(tmp_path: Path) -> None:
-    """The journal asks before it writes the intent, so nothing looks begun, and the block is never entered."""
+def test_refused_change_is_not_journalled(tmp_path: Path) -> None:
+    """The journal calls the guard before it writes the intent, so nothing is recorded and the block does not run."""
     journal, entered = Journal(tmp_path / "journal.jsonl"), []
     journal.guards.append(make_guard(run(), plan()))
 
@@ -125,5 +125,5 @@ def test_a_refused_change_leaves_no_intent(tmp_path: Path) -> None:
     with pytest.raises(NotInThePlan):
         write("create-mirror")
     assert entered == ["sync-main"]
-    assert [one.kind for one in journal.changes()] == ["sync-main"]
+    assert [change.kind for change in journal.changes()] == ["sync-main"]
     journal.close()

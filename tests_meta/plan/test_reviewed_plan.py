@@ -1,6 +1,6 @@
-"""A plan is reviewed, and what is applied is that plan or nothing.
+"""A reviewed plan is applied exactly or not at all.
 
-The worlds hold a small roster. What they are before and after a run is read by git, SQLite and symlinks.
+The worlds have a small roster. Their state before and after a run is read with git, SQLite and symlinks.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ PLANNED = "planned"
 
 @dataclass(frozen=True)
 class Reviewed:
-    """A world in which nothing is done, kept, and the plan that was drawn of it."""
+    """A kept initial world and the plan that was made for it."""
 
     parallel_world: ParallelWorld
     file: Path
     ran: Ran
-    spoilt: list[str] = field(default_factory=list)
+    changed_by: list[str] = field(default_factory=list)
 
     @property
     def plan(self) -> dict[str, Any]:
@@ -45,22 +45,22 @@ class Reviewed:
         return self.parallel_world.visit("--apply", str(self.file), *arguments, **options)
 
     def fresh(self) -> ParallelWorld:
-        """The world as it was planned for."""
-        if self.spoilt:
+        """The world in the state that was planned for."""
+        if self.changed_by:
             self.parallel_world.lay(PLANNED)
             self.parallel_world.start()
-            self.spoilt.clear()
+            self.changed_by.clear()
         return self.parallel_world
 
-    def spoil(self) -> ParallelWorld:
-        """The same, for one test to change as it likes."""
+    def for_changes(self) -> ParallelWorld:
+        """The world in the planned state, which the test may change; `fresh` restores it."""
         parallel_world = self.fresh()
-        self.spoilt.append("by a test")
+        self.changed_by.append("a test")
         return parallel_world
 
     @contextmanager
     def pushed(self, name: str, *, upstream: bool = False) -> Iterator[str]:
-        """A commit by somebody else on main of one repository, taken away again after the block."""
+        """Push another person's commit to main of one repository, and remove it at the end of the block."""
         bare = WorldView(self.fresh().settings).bare(name, upstream=upstream)
         old = git(bare, "rev-parse", "main")
         yield commit_file(bare, "more.md", "more\n")
@@ -82,9 +82,9 @@ def reviewed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reviewed]:
 # -- the plan ----------------------------------------------------------------------------------------------
 
 
-def test_a_plan_is_a_file_that_can_be_reviewed(reviewed: Reviewed) -> None:
-    """Exit 10; each step says what it is, how sure it is, and which facts of the file it rests on; what is left
-    alone is named, the diff of bridge.nix is in it, and its hash is what the console said."""
+def test_plan_lists_every_step_with_its_certainty_and_facts(reviewed: Reviewed) -> None:
+    """Exit 10; each step has a kind, a certainty and the facts it rests on; the plan lists unchanged items, the
+    diff of bridge.nix and the hash that the console printed."""
     output = reviewed.ran.demand(10).output
     plan = reviewed.plan
     kinds = [step["kind"] for step in plan["steps"]]
@@ -102,21 +102,21 @@ def test_a_plan_is_a_file_that_can_be_reviewed(reviewed: Reviewed) -> None:
     assert plan["hash"] in output
 
 
-def test_a_plan_holds_no_secret(reviewed: Reviewed) -> None:
-    """Neither a token nor the machine's id is in it; the same search finds them where they belong."""
+def test_plan_contains_no_secret(reviewed: Reviewed) -> None:
+    """It has no token and no machine id. Positive control: the same search finds them in their own files."""
     settings = reviewed.parallel_world.settings
     machine_id = (settings.host_dir / "etc/machine-id").read_text().strip()
     secrets = [settings.operator_token, settings.drone_token, machine_id]
-    where_they_belong = reviewed.parallel_world.site.read_text() + "".join(
+    secret_files = reviewed.parallel_world.site.read_text() + "".join(
         path.read_text() for path in settings.secrets_dir.glob("*-token")
     )
     text = reviewed.file.read_text()
-    assert all(secret in where_they_belong for secret in secrets)
+    assert all(secret in secret_files for secret in secrets)
     assert not [secret for secret in secrets if secret in text]
 
 
-def test_a_plan_has_one_text(reviewed: Reviewed, tmp_path: Path) -> None:
-    """Drawn twice of one world, only the moment, the run and the hash differ; a plan that is there is replaced."""
+def test_plan_of_an_unchanged_world_is_reproducible(reviewed: Reviewed, tmp_path: Path) -> None:
+    """Two plans of one world differ only in time, run and hash; an existing plan file is replaced."""
     again = tmp_path / "again.json"
     again.write_text(reviewed.file.read_text())
     reviewed.parallel_world.visit("--plan", "--out", str(again)).demand(10)
@@ -127,8 +127,8 @@ def test_a_plan_has_one_text(reviewed: Reviewed, tmp_path: Path) -> None:
     assert now == {name: value for name, value in reviewed.plan.items() if name in now}
 
 
-def test_half_a_plan_is_none(reviewed: Reviewed, tmp_path: Path) -> None:
-    """Where a phase could not be planned, nothing is there to be reviewed, not even an older plan; exit 1."""
+def test_incomplete_plan_is_not_written(reviewed: Reviewed, tmp_path: Path) -> None:
+    """When a phase cannot be planned, no plan file exists, and an older one is deleted; exit 1."""
     out = tmp_path / "plan.json"
     out.write_text(reviewed.file.read_text())
     with reviewed.fresh().breaking({"listener": "forge", "path": "/api/v1/version", "action": "status:403"}):
@@ -137,21 +137,21 @@ def test_half_a_plan_is_none(reviewed: Reviewed, tmp_path: Path) -> None:
     assert not out.exists()
 
 
-# -- files that are no plan --------------------------------------------------------------------------------
+# -- files that are not a valid plan --------------------------------------------------------------------------------
 
 
 def refusal(path: Path) -> str:
     with pytest.raises(BadSetting) as caught:
         load_plan(path)
-    said = str(caught.value)
-    assert said.startswith(f"--apply {path}: ")
-    assert said.endswith(".")
-    assert "\n" not in said
-    return said
+    message = str(caught.value)
+    assert message.startswith(f"--apply {path}: ")
+    assert message.endswith(".")
+    assert "\n" not in message
+    return message
 
 
-def test_every_edited_byte_is_noticed(reviewed: Reviewed, tmp_path: Path) -> None:
-    """Whichever byte of a plan is another one, missing, or there twice: it is no plan any more."""
+def test_plan_with_any_edited_byte_is_refused(reviewed: Reviewed, tmp_path: Path) -> None:
+    """A plan with a changed, missing or duplicated byte at any position is refused."""
     raw, path = reviewed.file.read_bytes(), tmp_path / "plan.json"
     path.write_bytes(raw)
     assert load_plan(path).text.encode() == raw
@@ -163,8 +163,8 @@ def test_every_edited_byte_is_noticed(reviewed: Reviewed, tmp_path: Path) -> Non
                 refusal(path)
 
 
-def test_what_is_no_plan_is_named(reviewed: Reviewed, tmp_path: Path) -> None:
-    """A missing file, a folder, a truncated or empty file, other JSON, another version's plan: one sentence each."""
+def test_invalid_plan_file_is_refused_with_the_reason(reviewed: Reviewed, tmp_path: Path) -> None:
+    """A missing file, a folder, a truncated or empty file, other JSON and another version each get one sentence."""
     path, whole = tmp_path / "plan.json", reviewed.file.read_bytes()
     assert "No such file" in refusal(path)
     assert "a folder" in refusal(tmp_path)
@@ -184,17 +184,17 @@ def test_what_is_no_plan_is_named(reviewed: Reviewed, tmp_path: Path) -> None:
         assert words in refusal(path)
 
 
-def test_a_text_with_a_right_hash_is_not_yet_a_plan(tmp_path: Path) -> None:
-    """The hash says that a file is whole, not that muster wrote it: parts of another shape are refused too."""
+def test_malformed_plan_with_a_valid_hash_is_refused(tmp_path: Path) -> None:
+    """The hash proves only integrity; a plan whose fields have the wrong shape is refused too."""
     path = tmp_path / "plan.json"
     for fields in ({}, {"steps": 3}, {"steps": [{"phase": "x"}], "seen": {}}):
         path.write_text(Plan({"muster_plan": 1, **fields}).text)
         assert "changed since" in refusal(path)
 
 
-def test_a_plan_of_something_else_is_refused(reviewed: Reviewed, tmp_path: Path) -> None:
-    """Another system, another setting of the host, another roster, another version of muster; what is the
-    operator's own (where secrets lie, how long to wait, whom to tell) may differ."""
+def test_plan_for_another_site_roster_or_version_is_refused(reviewed: Reviewed, tmp_path: Path) -> None:
+    """Another system, host setting, roster or version of muster is refused; the operator's own settings (secret
+    files, time limits, notifications) may differ."""
     plan = load_plan(reviewed.file)
     text, roster = reviewed.parallel_world.site.read_text(), load_roster(reviewed.parallel_world.roster)
 
@@ -238,33 +238,35 @@ def test_a_plan_of_something_else_is_refused(reviewed: Reviewed, tmp_path: Path)
         (("--apply", "PLAN", "phases/test_1_mirrors.py"), "about all of phases/"),
     ],
 )
-def test_what_does_not_go_together_is_refused(
+def test_incompatible_plan_options_are_refused(
     reviewed: Reviewed, tmp_path: Path, arguments: tuple[str, ...], words: str
 ) -> None:
-    """Exit 4 with one sentence, before anything is contacted; no file is written over."""
+    """Exit 4 with one sentence, before any request is sent; no file is overwritten."""
     notes = tmp_path / "notes"
     notes.write_text("mine")
     known = {"PLAN": str(reviewed.file), "FOLDER": str(tmp_path), "NOTES": str(notes)}
     given = [re.sub("PLAN|FOLDER|NOTES", lambda found: known[found[0]], word) for word in arguments]
     phases = tuple(word for word in given if word.startswith("phases/")) or ("phases/",)
     world_view = WorldView(reviewed.parallel_world.settings)
-    asked = len(world_view.requests())
+    sent_before = len(world_view.requests())
     ran = reviewed.parallel_world.visit(*(word for word in given if word not in phases), phases=phases)
     assert words in ran.refused()
-    assert not [one for one in world_view.requests()[asked:] if one["user_agent"].startswith("muster")]
+    assert not [
+        request for request in world_view.requests()[sent_before:] if request["user_agent"].startswith("muster")
+    ]
     assert notes.read_text() == "mine"
 
 
-def test_a_rehearsal_without_a_kept_world_has_no_plan_to_apply(reviewed: Reviewed, tmp_path: Path) -> None:
-    """Its world is gone with the run that made the plan."""
+def test_apply_in_a_rehearsal_requires_a_kept_world(reviewed: Reviewed, tmp_path: Path) -> None:
+    """A temporary world is deleted after the run that made the plan, so --apply is refused."""
     assert "--world DIR" in muster("--apply", str(reviewed.file), reports=tmp_path).refused()
 
 
-# -- a world that is not as planned any more ---------------------------------------------------------------
+# -- a world that changed after planning ------------------------------------------------------------------
 
 
-def refused_untouched(reviewed: Reviewed, **options: Any) -> Ran:
-    """Apply; it must refuse with 13, and the world must be as it was."""
+def demand_refusal(reviewed: Reviewed, **options: Any) -> Ran:
+    """Apply the plan; assert that the run exits with 13 and does not change the world."""
     before = reviewed.parallel_world.world_state()
     ran = reviewed.apply(**options).demand(13)
     assert reviewed.parallel_world.world_state() == before
@@ -274,25 +276,25 @@ def refused_untouched(reviewed: Reviewed, **options: Any) -> Ran:
     return ran
 
 
-def test_an_upstream_that_moved_by_one_commit(reviewed: Reviewed) -> None:
-    """The mirror of keycloak would go to another commit: refused, with the step and the fact in words."""
+def test_plan_is_refused_after_an_upstream_commit(reviewed: Reviewed) -> None:
+    """The mirror of keycloak would be synced to another commit; the message names the step and the fact."""
     old = reviewed.plan["seen"]["upstream keycloak: main"]
     with reviewed.pushed("keycloak", upstream=True) as new:
-        output = refused_untouched(reviewed).output
+        output = demand_refusal(reviewed).output
     assert "different step: sync recipe-maintainers/keycloak: expected" in output
     assert f"upstream keycloak: main: expected {old}, seen {new}" in output
     assert "(2 differences" in output
 
 
-def test_somebody_merged_into_ccci(reviewed: Reviewed) -> None:
-    """A commit that changes nothing muster looks at would be deployed with the rest: refused."""
+def test_plan_is_refused_after_a_commit_to_ccci(reviewed: Reviewed) -> None:
+    """Any commit to cc-ci would be deployed, even one that changes no file that muster reads."""
     with reviewed.pushed("cc-ci") as new:
-        output = refused_untouched(reviewed).output
+        output = demand_refusal(reviewed).output
     assert f"cc-ci: main: expected {reviewed.plan['seen']['cc-ci: main']}, seen {new}" in output
 
 
-def test_a_force_that_nobody_reviewed(reviewed: Reviewed) -> None:
-    """--force-sync makes another step of the same mirror, so it is another plan."""
+def test_force_sync_that_is_not_in_the_plan_is_refused(reviewed: Reviewed) -> None:
+    """--force-sync changes the step of the mirror, so the reviewed plan no longer applies."""
     before = reviewed.parallel_world.world_state()
     ran = reviewed.apply("--force-sync", "keycloak").demand(13)
     assert "different step: sync recipe-maintainers/keycloak" in ran.output
@@ -300,16 +302,16 @@ def test_a_force_that_nobody_reviewed(reviewed: Reviewed) -> None:
     assert reviewed.parallel_world.world_state() == before
 
 
-def test_a_commit_that_comes_during_the_apply_is_not_deployed(reviewed: Reviewed) -> None:
-    """Somebody pushes to cc-ci after the plan was compared: all else is as reviewed and stands, and the host is
-    left alone, because its checkout would get a file that nobody reviewed."""
-    parallel_world = reviewed.spoil()
+def test_commit_pushed_during_the_apply_is_not_deployed(reviewed: Reviewed) -> None:
+    """After a push to cc-ci during the apply, the reviewed changes are kept and the host is not changed, because
+    its checkout would get an unreviewed file."""
+    parallel_world = reviewed.for_changes()
     before = parallel_world.world_state()
-    meddling = {
-        "MUSTER_MEDDLE_AT": "acted enroll",
-        "MUSTER_MEDDLE_IN": str(WorldView(parallel_world.settings).bare("cc-ci")),
+    commit_env = {
+        "MUSTER_COMMIT_AT": "acted enroll",
+        "MUSTER_COMMIT_IN": str(WorldView(parallel_world.settings).bare("cc-ci")),
     }
-    ran = reviewed.apply("-p", "tests_meta.plan.commit_during_run", env=meddling).demand(13)
+    ran = reviewed.apply("-p", "tests_meta.plan.commit_during_run", env=commit_env).demand(13)
     after = parallel_world.world_state()
     assert after.host == before.host
     assert after.served == before.served
@@ -318,50 +320,50 @@ def test_a_commit_that_comes_during_the_apply_is_not_deployed(reviewed: Reviewed
     assert not {"sync-checkout", "switch"} & {line["kind"] for line in ran.of("intent")}
 
 
-def test_a_killed_run_must_be_recovered_before_a_plan_is_applied(reviewed: Reviewed, tmp_path: Path) -> None:
+def test_plan_is_refused_until_a_killed_run_is_recovered(reviewed: Reviewed, tmp_path: Path) -> None:
     """Neither the killed run's changes nor their undo are part of the plan."""
-    parallel_world = reviewed.spoil()
+    parallel_world = reviewed.for_changes()
     stop = {"MUSTER_STOP_AT": "act create-mirror"}
     assert parallel_world.visit("-p", "tests_meta.rollback.crash_plugin", env=stop, reports=tmp_path).exit == -9
     world_view = WorldView(parallel_world.settings)
-    asked = len(world_view.requests())
+    sent_before = len(world_view.requests())
     ran = reviewed.apply(reports=tmp_path).demand(13)
     assert "must be recovered" in ran.output
     assert "--recover" in ran.output
     assert ran.of("intent") == []
-    assert world_view.writes_by("muster", since=asked) == []
+    assert world_view.writes_by("muster", since=sent_before) == []
 
 
-# -- and one that is ---------------------------------------------------------------------------------------
+# -- a world that is as planned ----------------------------------------------------------------------------
 
 
-def told(parallel_world: ParallelWorld) -> dict[str, str]:
-    """The issues that tell people: open or closed, by the finding that they are about."""
+def notifications(parallel_world: ParallelWorld) -> dict[str, str]:
+    """The state of each notification issue, open or closed, by the id of its finding."""
     bodies = {row[3]: row[4] for row in WorldView(parallel_world.settings).database()["issues"]}
     marked = {body: re.match(r"<!-- muster:finding:(\S+) -->", body) for body in bodies}
     return {mark[1]: "closed" if bodies[body] else "open" for body, mark in marked.items() if mark}
 
 
-def test_exactly_the_plan_is_applied(reviewed: Reviewed, tmp_path: Path) -> None:
-    """It converges; each change belongs to a step. A plan after it is empty and ends with 0; the old plan is
-    refused, the empty one applies and changes nothing. People are told of the drift by the health check before it,
-    and that it is healed; a plan tells nobody, and who is told is no part of a plan."""
-    parallel_world = reviewed.spoil()
+def test_apply_makes_exactly_the_planned_changes(reviewed: Reviewed, tmp_path: Path) -> None:
+    """The run converges, and each change belongs to a step. The next plan is empty (exit 0) and can be applied without
+    effect; the old plan is refused. The health check opens issues for the drift and the apply closes them; planning
+    does not notify, and notification settings are not part of a plan."""
+    parallel_world = reviewed.for_changes()
     parallel_world.site.write_text(
         f'{parallel_world.site.read_text()}\n[tell]\nissues_repository = "recipe-maintainers/cc-ci"\n'
     )
     parallel_world.start()
-    assert "[tell]" in parallel_world.site.read_text(), "a kept world keeps whom to tell"
+    assert "[tell]" in parallel_world.site.read_text(), "a kept world keeps its notification settings"
     parallel_world.visit("--plan").demand(10)
-    assert told(parallel_world) == {}
+    assert notifications(parallel_world) == {}
     parallel_world.visit("--health").demand(1)
-    issues = told(parallel_world)
+    issues = notifications(parallel_world)
     assert set(issues.values()) == {"open"}
     assert issues.keys() >= {"suite", "deploy", "polled-but-uncovered"}
     ran = reviewed.apply().demand(0)
-    # Of cc-ci as it was seeded some things stay to be told: old verdicts, suites that are on no roster.
+    # Findings about the seeded cc-ci remain open: old verdicts, and suites that are on no roster.
     found = {line["id"] for line in ran.of("finding")}
-    assert told(parallel_world) == {name: "open" if name in found else "closed" for name in issues}
+    assert notifications(parallel_world) == {name: "open" if name in found else "closed" for name in issues}
     assert found.isdisjoint({"suite-hedgedoc", "deploy", "polled-but-uncovered"})
     assert differences_from_end_state(parallel_world.world_state(), RECIPES) == []
     assert reviewed.plan["hash"] in json.dumps(ran.of("note"))
@@ -372,7 +374,7 @@ def test_exactly_the_plan_is_applied(reviewed: Reviewed, tmp_path: Path) -> None
     empty = tmp_path / "empty.json"
     parallel_world.visit("--plan", "--out", str(empty)).demand(0)
     assert json.loads(empty.read_text())["steps"] == []
-    output = refused_untouched(reviewed).output
+    output = demand_refusal(reviewed).output
     assert "gone step: create recipe-maintainers/mumble" in output
     assert "seen nothing to do" in output
     done = parallel_world.world_state()

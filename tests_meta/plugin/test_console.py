@@ -1,4 +1,4 @@
-"""Nobody reads what a run says any more: a closed pipe, a full disk. The run and its exit code are none the worse."""
+"""Loss of a run's output (a closed pipe, a full disk) does not change the run or its exit code."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import pytest
 
 from tests_meta.muster_runs import WorldPool, command
 
-# How a run's output is lost, and how much of it is read before.
-LOST = {
+# The shell command that loses a run's output, and the number of lines read before that.
+OUTPUT_LOSSES = {
     "a pipe that is closed": ('"$@" 2>&1 | head -n 1; exit "${PIPESTATUS[0]}"', 1),
     "a full disk": ('"$@" >/dev/full 2>&1', 0),
 }
 
 
-@pytest.mark.parametrize("how", LOST)
-def test_a_run_that_nobody_reads_goes_on(night: WorldPool, tmp_path: Path, how: str) -> None:
-    """It ends as it would have, with its own exit code, its whole record and no traceback."""
-    script, read_lines = LOST[how]
+@pytest.mark.parametrize("how", OUTPUT_LOSSES)
+def test_run_completes_when_its_output_is_lost(night: WorldPool, tmp_path: Path, how: str) -> None:
+    """The run keeps its exit code, writes its complete record and prints no traceback."""
+    script, read_lines = OUTPUT_LOSSES[how]
     ran = night.visit("--plan", prefix=["bash", "-c", script, "bash"], reports=tmp_path).demand(10)
     assert len(ran.output.splitlines()) == read_lines, ran.output
     assert ran.summary["exit"] == ran.lines[-1]["exit"] == 10
@@ -28,8 +28,8 @@ def test_a_run_that_nobody_reads_goes_on(night: WorldPool, tmp_path: Path, how: 
     assert (ran.folder / "report.html").exists()
 
 
-def test_the_faults_can_be_read_by_a_pager_that_is_left() -> None:
-    """The list goes to standard output, whole lines, and a reader that closes it early causes no traceback."""
+def test_fault_list_survives_a_closed_pipe() -> None:
+    """The list is written to standard output in whole lines, and closing the pipe early causes no traceback."""
     listing = shlex.join(command("phases/", "--fault", "list"))
     ran = subprocess.run(
         ["bash", "-c", f"{listing} | head -n 1"], capture_output=True, text=True, check=False, timeout=60
