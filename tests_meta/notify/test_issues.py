@@ -1,6 +1,6 @@
-"""People are told of each finding once, in an issue that follows it, and hear nothing while nothing changes.
+"""Each finding is reported once, in an issue that is kept up to date; without a change nobody is notified.
 
-The forge is the embedded one, and a real Gitea where one is given; what stands there is read with a plain client.
+The forge is the embedded one, and a real Gitea where one is given; issues are read back with a plain client.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ EVIL = (
 
 @pytest.fixture(scope="module")
 def healthy(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
-    """A night that went through all phases and found nothing."""
+    """The record of a run that finished all phases without a finding."""
     found = load(sample_runs.write(tmp_path_factory.mktemp("sample"), "converged"))
     return replace(found, findings=(), changes=(), verdicts=(), started=FIRST)
 
@@ -84,8 +84,8 @@ def failed(
 
 
 @dataclass
-class Place:
-    """One repository for one test, what muster tells there, and what stands there."""
+class IssueTracker:
+    """One repository for one test: updates its issues as muster does, and reads them back."""
 
     remote: Remote
     healthy: RunRecord
@@ -101,8 +101,8 @@ class Place:
         http = Http("forge", self.forge.url, timeout_s=20, headers={"Authorization": token})
         return IssueClient(http, repository=repository or f"{self.remote.owner}/{self.remote.name}", bot=BOT)
 
-    def tell(self, *findings: Finding, night: int | None = None, **more: Any) -> int:
-        """One run; returns how many requests that wrote anything it took."""
+    def report(self, *findings: Finding, night: int | None = None, **more: Any) -> int:
+        """Report the findings of one run; returns the number of its writing requests."""
         self.night = self.night + 1 if night is None else night
         started = FIRST + timedelta(days=self.night - 1)
         self.runs += 1
@@ -121,7 +121,7 @@ class Place:
         return requests
 
     def issues(self) -> list[dict[str, Any]]:
-        """All issues; waits until the list shows what the single ones show, for Gitea lists by an index."""
+        """All issues; waits until Gitea's index of the list agrees with the single issues."""
 
         def listed() -> list[dict[str, Any]] | None:
             found = (
@@ -141,18 +141,18 @@ class Place:
 
 
 @pytest.fixture
-def place(forge: ForgeUnderTest, healthy: RunRecord) -> Place:
-    return Place(forge.new_repo({"README.md": "cc-ci\n"}), healthy)
+def tracker(forge: ForgeUnderTest, healthy: RunRecord) -> IssueTracker:
+    return IssueTracker(forge.new_repo({"README.md": "cc-ci\n"}), healthy)
 
 
-# -- the life of one issue ---------------------------------------------------------------------------------
+# -- one issue over many nights ---------------------------------------------------------------------------------
 
 
-def test_a_finding_is_told_once(place: Place) -> None:
-    """The first night opens one issue with what, where and what to do; on the next ones only its count of nights
-    moves, and nobody hears of it; a second run on one night writes nothing at all."""
-    assert place.tell(finding()) == 1
-    first = place.issues()
+def test_finding_is_reported_once(tracker: IssueTracker) -> None:
+    """The first night opens one issue with what, where and what to do; later nights only update its count of nights,
+    without a comment; a second run in the same night writes nothing."""
+    assert tracker.report(finding()) == 1
+    first = tracker.issues()
     assert [(one["title"], one["state"]) for one in first] == [
         ("muster: a mirror is not its upstream: ghost", "open")
     ]
@@ -160,153 +160,153 @@ def test_a_finding_is_told_once(place: Place) -> None:
     assert body.startswith("<!-- muster:finding:mirror-ghost -->\n")
     for words in ("main is apart from upstream", "https://forge.example.org/x", "do: Look", "Seen on one night"):
         assert words in body
-    assert place.tell(finding(), night=1) == 0
-    assert place.tell(finding()) == 1
-    assert place.tell(finding()) == 1
-    assert "Seen on 3 nights since the night of 2026-06-01" in place.issues()[0]["body"]
-    assert len(place.issues()) == 1
-    assert place.comments() == []
+    assert tracker.report(finding(), night=1) == 0
+    assert tracker.report(finding()) == 1
+    assert tracker.report(finding()) == 1
+    assert "Seen on 3 nights since the night of 2026-06-01" in tracker.issues()[0]["body"]
+    assert len(tracker.issues()) == 1
+    assert tracker.comments() == []
 
 
-def test_numbers_and_commits_are_no_news(place: Place) -> None:
-    """A mirror that is behind by another commit is still behind; other words are said, once a night."""
-    place.tell(finding("main abcdef0123 is 2 behind"))
-    place.tell(finding("main 0123abcdef is 3 behind"))
-    assert place.comments() == []
-    place.tell(finding("it is gone"))
-    assert len(place.comments()) == 1
-    assert "it is gone" in place.comments()[0]
-    place.tell(finding("it is another one"), night=place.night)
-    assert len(place.comments()) == 1
-    assert "it is another one" in place.issues()[0]["body"]
-    place.tell(finding("it is another one"))
-    assert len(place.comments()) == 2, "what could not be said that night is said on the next"
+def test_changed_numbers_and_commits_are_not_reported(tracker: IssueTracker) -> None:
+    """A text that differs only in numbers or commits adds no comment; another text adds one, at most once a night."""
+    tracker.report(finding("main abcdef0123 is 2 behind"))
+    tracker.report(finding("main 0123abcdef is 3 behind"))
+    assert tracker.comments() == []
+    tracker.report(finding("it is gone"))
+    assert len(tracker.comments()) == 1
+    assert "it is gone" in tracker.comments()[0]
+    tracker.report(finding("it is another one"), night=tracker.night)
+    assert len(tracker.comments()) == 1
+    assert "it is another one" in tracker.issues()[0]["body"]
+    tracker.report(finding("it is another one"))
+    assert len(tracker.comments()) == 2, "what could not be said that night is said on the next"
 
 
-def test_what_is_healed_is_closed_and_opened_again(place: Place) -> None:
-    """Closed with a comment; quiet while healed; the same issue is opened again when the finding is back."""
-    place.tell(finding())
-    place.tell(finding())
-    place.tell()
-    assert [one["state"] for one in place.issues()] == ["closed"]
-    assert "seen on 2 nights since the night of 2026-06-01" in place.comments()[0]
-    assert place.tell() == 0
-    place.tell(finding())
-    assert [one["state"] for one in place.issues()] == ["open"]
-    assert "It is back" in place.comments()[1]
-    assert "Seen on one night" in place.issues()[0]["body"]
-    place.tell(night=place.night)
-    assert [one["state"] for one in place.issues()] == ["closed"]
-    assert len(place.comments()) == 2, "one message a night, also when it heals on the night it came back"
+def test_fixed_finding_is_closed_and_reopened_when_it_returns(tracker: IssueTracker) -> None:
+    """The issue of a fixed finding is closed with a comment, and reopened when the finding returns."""
+    tracker.report(finding())
+    tracker.report(finding())
+    tracker.report()
+    assert [one["state"] for one in tracker.issues()] == ["closed"]
+    assert "seen on 2 nights since the night of 2026-06-01" in tracker.comments()[0]
+    assert tracker.report() == 0
+    tracker.report(finding())
+    assert [one["state"] for one in tracker.issues()] == ["open"]
+    assert "It is back" in tracker.comments()[1]
+    assert "Seen on one night" in tracker.issues()[0]["body"]
+    tracker.report(night=tracker.night)
+    assert [one["state"] for one in tracker.issues()] == ["closed"]
+    assert len(tracker.comments()) == 2, "one message a night, also when it heals on the night it came back"
 
 
-def test_a_run_that_did_not_look_heals_nothing(place: Place) -> None:
-    """One that ended early, one of a single phase, and a health check while anything is left: none of them can say
-    that what an apply found is gone."""
-    place.tell(finding())
-    phases = place.healthy.phases
-    assert place.tell(phases=phases[:3]) == 0
-    assert place.tell(phases=tuple(replace(p, passed=0) if p.number == 4 else p for p in phases)) == 0
-    place.tell(finding(recipe="n8n"), mode="health")
-    assert [one["state"] for one in place.issues()] == ["open", "open"]
-    place.tell(mode="health")
-    assert [one["state"] for one in place.issues()] == ["closed", "closed"]
+def test_incomplete_run_closes_no_issue(tracker: IssueTracker) -> None:
+    """A run that ended early, a run of a single phase, and a health check with findings do not close the issues of an
+    apply."""
+    tracker.report(finding())
+    phases = tracker.healthy.phases
+    assert tracker.report(phases=phases[:3]) == 0
+    assert tracker.report(phases=tuple(replace(p, passed=0) if p.number == 4 else p for p in phases)) == 0
+    tracker.report(finding(recipe="n8n"), mode="health")
+    assert [one["state"] for one in tracker.issues()] == ["open", "open"]
+    tracker.report(mode="health")
+    assert [one["state"] for one in tracker.issues()] == ["closed", "closed"]
 
 
-def test_an_issue_that_a_person_closed_stays_closed(place: Place) -> None:
-    """It is counted and nobody is called, until it was healed and comes back."""
-    place.tell(finding())
-    place.forge.api().patch(f"{place.remote.api}/issues/1", json={"state": "closed"})
-    place.tell(finding())
-    place.tell(finding("something else"))
-    assert [one["state"] for one in place.issues()] == ["closed"]
-    place.tell()
-    assert place.comments() == []
-    place.tell(finding())
-    assert [one["state"] for one in place.issues()] == ["open"]
-    assert len(place.comments()) == 1
+def test_issue_closed_by_a_person_stays_closed(tracker: IssueTracker) -> None:
+    """An issue closed by a person is only counted; it is reopened when the finding was fixed and returns."""
+    tracker.report(finding())
+    tracker.forge.api().patch(f"{tracker.remote.api}/issues/1", json={"state": "closed"})
+    tracker.report(finding())
+    tracker.report(finding("something else"))
+    assert [one["state"] for one in tracker.issues()] == ["closed"]
+    tracker.report()
+    assert tracker.comments() == []
+    tracker.report(finding())
+    assert [one["state"] for one in tracker.issues()] == ["open"]
+    assert len(tracker.comments()) == 1
 
 
 # -- whose issues ------------------------------------------------------------------------------------------
 
 
-def test_what_others_wrote_is_never_taken_for_ours(place: Place) -> None:
-    """A marker in an issue of another account means nothing: it is neither edited nor closed."""
+def test_issues_of_other_accounts_are_ignored(tracker: IssueTracker) -> None:
+    """An issue of another account is neither edited nor closed, even with a marker in it."""
     text = "<!-- muster:finding:mirror-ghost -->\nmine"
-    made = place.forge.api("alice").post(f"{place.remote.api}/issues", json={"title": "t", "body": text})
+    made = tracker.forge.api("alice").post(f"{tracker.remote.api}/issues", json={"title": "t", "body": text})
     assert made.status_code == 201
-    place.tell(finding())
-    place.tell()
-    first, second = place.issues()
+    tracker.report(finding())
+    tracker.report()
+    first, second = tracker.issues()
     assert (first["body"], first["state"], first["title"]) == (text, "open", "t")
     assert (second["user"]["login"], second["state"]) == (BOT, "closed")
 
 
-def test_a_text_that_was_edited_is_understood(place: Place) -> None:
-    """Where somebody removed what is kept in the text, the issue's own age stands for it; two issues about one
-    finding become one."""
-    place.tell(finding())
+def test_edited_issue_is_updated_and_its_duplicate_closed(tracker: IssueTracker) -> None:
+    """An issue from which somebody removed the stored state is written again, and a second issue about the same finding
+    is closed."""
+    tracker.report(finding())
     marker = "<!-- muster:finding:mirror-ghost -->\nedited\n"
-    place.forge.api().patch(f"{place.remote.api}/issues/1", json={"body": marker})
-    place.forge.api("issues").post(f"{place.remote.api}/issues", json={"title": "double", "body": marker})
-    place.tell(finding())
-    assert [one["state"] for one in place.issues()] == ["open", "closed"]
-    assert "main is apart" in place.issues()[0]["body"]
+    tracker.forge.api().patch(f"{tracker.remote.api}/issues/1", json={"body": marker})
+    tracker.forge.api("issues").post(f"{tracker.remote.api}/issues", json={"title": "double", "body": marker})
+    tracker.report(finding())
+    assert [one["state"] for one in tracker.issues()] == ["open", "closed"]
+    assert "main is apart" in tracker.issues()[0]["body"]
 
 
-def test_more_issues_than_one_page(place: Place) -> None:
-    """The marker is found behind 60 other issues of the bot."""
-    place.tell(finding())
+def test_issue_is_found_beyond_the_first_page(tracker: IssueTracker) -> None:
+    """The issue is found among 60 later issues of the bot."""
+    tracker.report(finding())
     for number in range(60):
-        place.forge.api().post(f"{place.remote.api}/issues", json={"title": f"other {number}"})
-    place.forge.until(
-        lambda: int(place.forge.api().get(f"{place.remote.api}/issues").headers["x-total-count"]) == 61,
+        tracker.forge.api().post(f"{tracker.remote.api}/issues", json={"title": f"other {number}"})
+    tracker.forge.until(
+        lambda: int(tracker.forge.api().get(f"{tracker.remote.api}/issues").headers["x-total-count"]) == 61,
         "the index",
     )
-    place.tell(finding())
-    assert "Seen on 2 nights" in place.forge.api().get(f"{place.remote.api}/issues/1").json()["body"]
+    tracker.report(finding())
+    assert "Seen on 2 nights" in tracker.forge.api().get(f"{tracker.remote.api}/issues/1").json()["body"]
 
 
-def test_a_repository_that_is_not_there_is_named(place: Place) -> None:
+def test_missing_repository_names_its_setting(tracker: IssueTracker) -> None:
     with pytest.raises(Refused, match=r"tell\.issues_repository"):
-        place.reporter(f"{place.remote.owner}/no-such").issues()
+        tracker.reporter(f"{tracker.remote.owner}/no-such").issues()
 
 
-def test_remote_words_reach_nobody(place: Place) -> None:
-    """A finding that quotes an attacker calls nobody, refers to nothing, links nowhere and hides nothing; rendered
-    by a real Gitea, the only link is the site's own address."""
-    other = place.forge.api().post(f"{place.remote.api}/issues", json={"title": "other"}).json()["number"]
-    place.tell(finding(EVIL, where=f"https://forge.example.org.evil.example/{EVIL}", do=EVIL))
-    body = place.issues()[-1]["body"]
+def test_remote_text_is_neutralized(tracker: IssueTracker) -> None:
+    """Remote text in an issue mentions no account, refers to no issue, has no link and hides nothing, also as
+    rendered by a real Gitea."""
+    other = tracker.forge.api().post(f"{tracker.remote.api}/issues", json={"title": "other"}).json()["number"]
+    tracker.report(finding(EVIL, where=f"https://forge.example.org.evil.example/{EVIL}", do=EVIL))
+    body = tracker.issues()[-1]["body"]
     assert body.count("<!--") == 2
     assert "\u202e" not in body
     for bad in ("@alice", "#1", "!1", "https://", "www.evil", "<img", "]("):
         assert bad not in body, bad
         assert bad in EVIL
-    assert place.issues()[0]["comments"] == 0
+    assert tracker.issues()[0]["comments"] == 0
     assert other == 1
-    if place.forge.server.__class__.__name__ != "GiteaForge":
+    if tracker.forge.server.__class__.__name__ != "GiteaForge":
         return
-    context = f"{place.forge.url}/{place.remote.owner}/{place.remote.name}"
+    context = f"{tracker.forge.url}/{tracker.remote.owner}/{tracker.remote.name}"
 
     def rendered(text: str) -> str:
-        asked = {"Text": text, "Mode": "comment", "Context": context, "Wiki": False}
-        return str(place.forge.api().post("/markdown", json=asked).text)
+        request = {"Text": text, "Mode": "comment", "Context": context, "Wiki": False}
+        return str(tracker.forge.api().post("/markdown", json=request).text)
 
     assert "<a " in rendered(EVIL), "the check would have seen a link"
     assert "<a " not in rendered(body)
     assert "<img" not in rendered(body)
 
 
-# -- what is one finding -----------------------------------------------------------------------------------
+# -- grouping -----------------------------------------------------------------------------------
 
 
 def ids(record: RunRecord, **more: Any) -> list[str]:
     return [one.id for one in group_findings(record, severity="warning", **more)]
 
 
-def test_a_dead_host_is_one_finding(healthy: RunRecord) -> None:
-    """However many assertions of phase 0 it fails."""
+def test_unreachable_host_is_one_finding(healthy: RunRecord) -> None:
+    """All failed assertions of phase 0 about the host are one finding."""
     titles = ("the host is the configured one: hostname", "its clock agrees with ours: host",
               "the baseline is complete")  # fmt: skip
     assert ids(
@@ -328,13 +328,13 @@ def test_a_dead_host_is_one_finding(healthy: RunRecord) -> None:
 def test_a_preflight_failure_is_named_for_its_system(
     healthy: RunRecord, system: OutsideSystem | None, expected: str
 ) -> None:
-    """By what the test declares, whatever its title says; a record that declares nothing counts as the forge."""
+    """The system is the one the test declares, not one in its title; without a declaration it is the forge."""
     one = failed(0, "the drone of the host was written", system=system)
     assert ids(replace(healthy, exit=1, assertions=(one,))) == [expected]
 
 
 def test_every_preflight_test_declares_its_system() -> None:
-    """Except the gate, which only repeats the others."""
+    """Each test of phase 0 except the gate has a ``system`` mark."""
     for name, function in runpy.run_path(str(PREFLIGHT)).items():
         if name.startswith("test_") and name != "test_gate":
             own = list(function.pytestmark)
@@ -343,9 +343,9 @@ def test_every_preflight_test_declares_its_system() -> None:
             assert [OutsideSystem(mark.args[0]) for mark in marks if mark.name == "system"], name
 
 
-def test_a_dead_upstream_is_one_finding(healthy: RunRecord) -> None:
-    """Nineteen recipes cannot all have lost their upstream for reasons of their own; three can. What is told as one
-    stays one until the last recipe is healed."""
+def test_unreachable_upstream_is_one_finding(healthy: RunRecord) -> None:
+    """When all recipes lack their upstream, that is one finding; few recipes are one finding each. A combined finding
+    stays combined until its last recipe is fixed."""
     every = tuple(failed(0, f"upstream has the recipe: {name}", name) for name in healthy.roster)
     assert ids(replace(healthy, exit=1, assertions=every)) == ["preflight-all"]
     few = replace(healthy, exit=1, assertions=every[:2])
@@ -353,26 +353,26 @@ def test_a_dead_upstream_is_one_finding(healthy: RunRecord) -> None:
     assert ids(few, together=["preflight"]) == ["preflight-all"]
 
 
-def test_a_finding_and_its_assertions_are_one(healthy: RunRecord) -> None:
-    """A diverged mirror is a finding, a failed assertion in phase 1 and another in phase 6."""
+def test_finding_and_its_assertions_are_one_group(healthy: RunRecord) -> None:
+    """The finding about a mirror and the failed assertions about it are one group with one marker."""
     assertions = (
         failed(1, "it was brought up to date: ghost", "ghost"),
         failed(6, "it has passed: ghost", "ghost"),
     )
     assert ids(replace(healthy, exit=1, findings=(finding(),), assertions=assertions)) == ["mirror-ghost"]
     alone = replace(healthy, exit=1, assertions=assertions)
-    assert ids(alone) == ["mirror-ghost"], "a health check tells it under the same name"
+    assert ids(alone) == ["mirror-ghost"], "a health check reports it with the same marker"
 
 
-def test_a_deploy_and_what_it_broke_are_one(healthy: RunRecord) -> None:
-    """A regression of the host belongs to the deploy that failed; one without such a deploy stands for itself."""
+def test_failed_deploy_includes_its_regressions(healthy: RunRecord) -> None:
+    """A regression of the host belongs to the group of the failed deploy; without one it has its own group."""
     broken = replace(healthy, exit=11, regressions=(("the bridge ran before and does not now", None),))
     assert ids(replace(broken, assertions=(failed(4, "the bridge runs"),))) == ["deploy"]
     assert ids(broken) == ["regression"]
 
 
 def test_run_ids_and_counts_do_not_make_new_findings(healthy: RunRecord) -> None:
-    """An undo that was refused, a killed run that nobody settled: the same on every night."""
+    """Run ids and change numbers are not part of a marker, so a repeated problem keeps its issue."""
     names = (
         "undo-3",
         "undo-7",
@@ -384,7 +384,7 @@ def test_run_ids_and_counts_do_not_make_new_findings(healthy: RunRecord) -> None
 
 
 def test_pending_changes_are_drift_in_a_health_check(healthy: RunRecord) -> None:
-    """One finding per mirror, one for poll set, host and triggers together."""
+    """Drift is one group for each mirror, and one for poll set, host and triggers together."""
     steps: list[tuple[str, str, int, str | None]] = [
         ("sync", "org/ghost", 1, "ghost"),
         ("enroll", "org/cc-ci: bridge.nix", 3, None),
@@ -399,15 +399,17 @@ def test_pending_changes_are_drift_in_a_health_check(healthy: RunRecord) -> None
     titles = ((1, "its head is upstream's head: ghost", "ghost"), (3, "it is in the poll set: immich", "immich"),
               (4, "three poll sets are equal", None), (6, "it has passed muster: immich", "immich"))  # fmt: skip
     assertions = tuple(failed(*one, reason=Reason.DRIFT) for one in titles)
-    told = group_findings(replace(drifted, assertions=assertions), severity="warning")
-    assert [(one.id, one.severity) for one in told] == [("deploy", "warning"), ("mirror-ghost", "warning")]
-    assert [len(one.items) for one in told] == [6, 2], "each drift is told with the change that would mend it"
+    groups = group_findings(replace(drifted, assertions=assertions), severity="warning")
+    assert [(one.id, one.severity) for one in groups] == [("deploy", "warning"), ("mirror-ghost", "warning")]
+    assert [len(one.items) for one in groups] == [6, 2], (
+        "each drift is reported with the change that would fix it"
+    )
     broken = replace(drifted, assertions=tuple(replace(one, reason=Reason.ASSERTED) for one in assertions))
-    assert "enrollment-immich" in ids(broken), "what is not drift stands for itself"
+    assert "enrollment-immich" in ids(broken), "a failure that is not drift has its own group"
 
 
-def test_a_bad_end_without_a_reason_is_told(healthy: RunRecord) -> None:
-    """A run that ends badly is never silent, and what only informs is not told."""
+def test_failed_run_without_findings_is_reported(healthy: RunRecord) -> None:
+    """A failed run without findings is reported as a group of its own; severity info is not reported."""
     info = finding(severity="info")
     assert ids(replace(healthy, exit=1, verdict="failed", findings=(info,))) == ["run"]
     assert ids(replace(healthy, findings=(info,))) == []
@@ -418,7 +420,7 @@ def test_a_bad_end_without_a_reason_is_told(healthy: RunRecord) -> None:
 
 @pytest.fixture
 def posted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The texts that a webhook would have got."""
+    """The texts sent to the webhook."""
     texts: list[str] = []
     monkeypatch.setattr(
         "fixtures.notify.webhook.send", lambda _url, _record, *, text, findings: texts.append(text)
@@ -426,11 +428,9 @@ def posted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return texts
 
 
-def test_the_webhook_is_silent_while_nothing_changes(
-    healthy: RunRecord, posted: list[str], tmp_path: Path
-) -> None:
-    """New, quiet, quiet, healed, quiet; on one night the same thing is said once; a damaged ledger says it again
-    instead of failing; the run history is not asked, so it may be pruned."""
+def test_webhook_sends_only_changes(healthy: RunRecord, posted: list[str], tmp_path: Path) -> None:
+    """The webhook sends new and fixed findings, each once a night; with a damaged ledger it sends a finding again. It
+    does not read the run history, which may be pruned."""
     site: Any = type("S", (), {"tell": type("T", (), {"severity": "warning"})()})()
     hook = Secret("https://hook.example.org/x", where="test")
 
@@ -441,8 +441,8 @@ def test_the_webhook_is_silent_while_nothing_changes(
         webhook.notify_webhook(site, hook, Notice(record, night_of(started), lambda text: text), tmp_path)
         return len(posted) - before
 
-    told = [night(0), night(1, finding()), night(1, finding()), night(2, finding()), night(3, finding())]
-    assert told == [0, 1, 0, 0, 0]
+    sent = [night(0), night(1, finding()), night(1, finding()), night(2, finding()), night(3, finding())]
+    assert sent == [0, 1, 0, 0, 0]
     assert "new: muster: a mirror is not its upstream: ghost" in posted[-1]
     assert [night(4), night(4), night(5)] == [1, 0, 0]
     assert "healed: mirror-ghost (seen on 3 nights since the night of 2026-06-02)" in posted[-1]
@@ -452,13 +452,13 @@ def test_the_webhook_is_silent_while_nothing_changes(
 
 
 def test_a_night_is_from_noon_to_noon() -> None:
-    """A sweep that starts now before and now after midnight neither skips a night nor counts one twice."""
+    """Runs that start shortly before and shortly after midnight count for the same night."""
     assert night_of(datetime(2026, 6, 1, 23, 58, tzinfo=UTC)) == night_of(FIRST) == "2026-06-01"
     assert night_of(datetime(2026, 6, 2, 23, 58, tzinfo=UTC)) == "2026-06-02"
 
 
-def test_a_forge_that_is_down_costs_one_line(healthy: RunRecord, tmp_path: Path) -> None:
-    """Nothing is raised, and the token is not in the line."""
+def test_unreachable_forge_is_one_line(healthy: RunRecord, tmp_path: Path) -> None:
+    """An unreachable forge gives one line without the token, and no exception."""
 
     class Down:
         def issues(self) -> list[object]:

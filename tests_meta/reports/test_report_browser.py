@@ -1,4 +1,4 @@
-"""The report in a real browser: what a person sees, opens, sorts, prints and hears, and what cannot happen."""
+"""The report in a real browser: content, sorting, printing, accessibility, and the content security policy."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ QUIET = (
     *("--disable-sync", "--no-first-run"),
 )
 PAYLOAD = "<script>window.pwned = 1</script><img src=x onerror='window.pwned = 2'>\"'><svg onload=window.pwned=3>"
-# What decides how a line is read; everything else in a journal is somebody's text.
+# Fields that decide how a line is read; all others may hold remote text.
 NOT_TEXT = {
     "type",
     "event",
@@ -48,7 +48,7 @@ Open = Callable[..., Page]
 
 
 class Poisoned(Journal):
-    """A journal into which every remote string came with a script at its end."""
+    """A journal that appends a script to every remote string."""
 
     def _append(self, kind: str, fields: Any, *, durable: bool) -> None:
         super()._append(kind, {key: _poison(key, value) for key, value in fields.items()}, durable=durable)
@@ -74,33 +74,33 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def open_page(browser: Browser) -> Iterator[Open]:
-    """Open a file; afterwards: no console message, no page error, and no request but for the file itself."""
+    """Opens a file; on teardown asserts no console message, no page error and no request except for the file."""
     contexts = []
-    said: list[str] = []
+    problems: list[str] = []
 
     def opened(path: Path, **context: Any) -> Page:
         contexts.append(browser.new_context(**context))
         page = contexts[-1].new_page()
-        page.on("console", lambda message: said.append(f"console {message.type}: {message.text}"))
-        page.on("pageerror", lambda error: said.append(f"error: {error}"))
-        page.on("request", lambda request: _only(path, request.url, said))
+        page.on("console", lambda message: problems.append(f"console {message.type}: {message.text}"))
+        page.on("pageerror", lambda error: problems.append(f"error: {error}"))
+        page.on("request", lambda request: _only(path, request.url, problems))
         page.goto(path.resolve().as_uri())
         return page
 
     yield opened
     for one in contexts:
         one.close()
-    assert said == []
+    assert problems == []
 
 
-def _only(path: Path, url: str, said: list[str]) -> None:
+def _only(path: Path, url: str, problems: list[str]) -> None:
     if url.partition("?")[0].partition("#")[0] != path.resolve().as_uri() and not url.startswith("data:"):
-        said.append(f"request: {url}")
+        problems.append(f"request: {url}")
 
 
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A finished page of every state, of a rehearsal, and the history over all of them."""
+    """The report of every verdict and of a rehearsal."""
     root = tmp_path_factory.mktemp("samples")
     folders = {state: write(root / state, state) for state in STATES}
     folders["rehearsal"] = write(root / "rehearsal", "converged", rehearsal=True)
@@ -124,13 +124,13 @@ def with_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
         def test_skipped(): pytest.skip("<script>window.pwned = 5</script>")
         """,
     )
-    told = suite.run("--metadata", "<script>window.pwned = 6</script>", "<script>window.pwned = 7</script>")
-    return told.run / "report.html"
+    done = suite.run("--metadata", "<script>window.pwned = 6</script>", "<script>window.pwned = 7</script>")
+    return done.run / "report.html"
 
 
 @pytest.mark.parametrize("state", [*STATES, "rehearsal"])
-def test_opens_from_a_file(samples: dict[str, Path], open_page: Open, state: str) -> None:
-    """Every state's page opens from ``file://`` with nothing on the console and without any request."""
+def test_page_opens_from_a_file(samples: dict[str, Path], open_page: Open, state: str) -> None:
+    """The page of every verdict opens from ``file://`` without console messages and without requests."""
     page = open_page(samples[state])
     assert page.locator("h1").is_visible()
     assert page.locator("#roll-table tbody tr").count() == 19
@@ -138,7 +138,7 @@ def test_opens_from_a_file(samples: dict[str, Path], open_page: Open, state: str
 
 
 def test_planted_scripts_are_text(tmp_path: Path, open_page: Open) -> None:
-    """A script in every remote string of a run (titles, comments, logs, unit names) is read, and never run."""
+    """A script in any remote string of a run (titles, comments, logs, unit names) is shown as text."""
     folder = write(tmp_path, "rolled-back", journal_type=Poisoned)
     assert render(folder).problems == ()
     for path in (folder / "report.html", tmp_path / "index.html"):
@@ -150,7 +150,7 @@ def test_planted_scripts_are_text(tmp_path: Path, open_page: Open) -> None:
 
 
 def test_planted_scripts_in_the_table_are_text(with_table: Path, open_page: Open) -> None:
-    """The same in pytest-html's own table: test ids, captured output, metadata, skip reasons."""
+    """Scripts in pytest-html's table (test ids, captured output, metadata, skip reasons) are shown as text."""
     page = open_page(with_table)
     page.locator(".pytest-html > summary").click()
     page.locator("#show_all_details").click()
@@ -160,8 +160,8 @@ def test_planted_scripts_in_the_table_are_text(with_table: Path, open_page: Open
     assert "<script>window.pwned = 7</script>" in page.locator("#environment").inner_text()
 
 
-def test_the_policy_holds_by_itself(tmp_path: Path, browser: Browser) -> None:
-    """If a remote string got in as markup after all, the policy stops it: and without the policy it would run."""
+def test_policy_blocks_unescaped_scripts(tmp_path: Path, browser: Browser) -> None:
+    """The policy blocks unescaped remote markup; without the policy it would run (positive control)."""
     bad = raw(f"<p>{PAYLOAD}</p><style>h1{{display:none}}</style>")
     policy = csp(scripts=[script()], styles=[style()])
     meta = h("meta", http_equiv="Content-Security-Policy", content=policy)
@@ -182,8 +182,8 @@ def test_the_policy_holds_by_itself(tmp_path: Path, browser: Browser) -> None:
     assert ran["without"][1] == "none"
 
 
-def test_the_policy_allows_nothing_from_outside(samples: dict[str, Path]) -> None:
-    """The policy of a page starts from nothing and names its scripts and styles by hash; nothing is 'unsafe'."""
+def test_policy_allows_only_hashed_scripts_and_styles(samples: dict[str, Path]) -> None:
+    """The policy denies by default, allows scripts and styles by hash, and has no 'unsafe' source."""
     found = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', samples["converged"].read_text())
     assert found
     assert found[1].startswith("default-src &#x27;none&#x27;; script-src &#x27;sha256-")
@@ -191,8 +191,8 @@ def test_the_policy_allows_nothing_from_outside(samples: dict[str, Path]) -> Non
     assert "http" not in found[1]
 
 
-def test_sort_and_filter(samples: dict[str, Path], open_page: Open) -> None:
-    """The roll sorts by every column both ways and says so; it filters by name and by state, and counts."""
+def test_status_table_sorts_and_filters(samples: dict[str, Path], open_page: Open) -> None:
+    """The status table sorts both ways with ``aria-sort``, filters by name and by state, and shows the count."""
     page = open_page(samples["converged"])
 
     def names() -> list[str]:
@@ -214,7 +214,7 @@ def test_sort_and_filter(samples: dict[str, Path], open_page: Open) -> None:
 
 
 def test_evidence_opens_without_a_script(samples: dict[str, Path], open_page: Open) -> None:
-    """Without JavaScript a person reads verdict, tasks, the roll with its evidence, changes and timeline."""
+    """Without JavaScript the page shows tasks, the status table with its evidence, changes and timeline."""
     page = open_page(samples["converged"], java_script_enabled=False)
     cell = page.locator("#roll-table tr", has_text="immich").locator("td").nth(4)
     assert "red" in cell.inner_text()
@@ -232,8 +232,8 @@ def test_evidence_opens_without_a_script(samples: dict[str, Path], open_page: Op
     assert page.locator("#todo .task").count() == 3
 
 
-def test_keyboard_alone(samples: dict[str, Path], open_page: Open) -> None:
-    """The first Tab offers to skip to the tasks, a cell's evidence opens by Enter, and focus can be seen."""
+def test_page_works_by_keyboard(samples: dict[str, Path], open_page: Open) -> None:
+    """The first Tab offers to skip to the tasks, Enter opens evidence, and the focus is visible."""
     page = open_page(samples["converged"])
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to what a person has to do"
@@ -257,7 +257,7 @@ def test_keyboard_alone(samples: dict[str, Path], open_page: Open) -> None:
         ("rehearsal", "dark"),
     ],
 )
-def test_axe_finds_nothing(samples: dict[str, Path], open_page: Open, state: str, scheme: str) -> None:
+def test_axe_finds_no_violation(samples: dict[str, Path], open_page: Open, state: str, scheme: str) -> None:
     """axe-core finds no violation of any impact, with everything opened, in light and dark."""
     page = open_page(samples[state], color_scheme=scheme)
     page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
@@ -266,8 +266,8 @@ def test_axe_finds_nothing(samples: dict[str, Path], open_page: Open, state: str
     assert len(found.response["passes"]) > 15
 
 
-def test_axe_finds_nothing_in_the_table(with_table: Path, open_page: Open) -> None:
-    """The same for pytest-html's own table in its scaffold, and for the history."""
+def test_axe_finds_no_violation_in_the_table(with_table: Path, open_page: Open) -> None:
+    """axe-core finds no violation in pytest-html's table and in the history."""
     for path in (with_table, with_table.parents[2] / "index.html"):
         page = open_page(path)
         page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
@@ -275,8 +275,8 @@ def test_axe_finds_nothing_in_the_table(with_table: Path, open_page: Open) -> No
         assert found.response["violations"] == [], found.generate_report()
 
 
-def test_axe_would_find_something(samples: dict[str, Path], browser: Browser) -> None:
-    """The positive control: the same page with its labels and headings taken away has serious violations."""
+def test_axe_finds_removed_labels(samples: dict[str, Path], browser: Browser) -> None:
+    """axe-core finds violations when language and labels are removed (positive control)."""
     page = browser.new_page()
     page.goto(samples["converged"].as_uri())
     page.evaluate("""() => {
@@ -292,7 +292,7 @@ def test_axe_would_find_something(samples: dict[str, Path], browser: Browser) ->
 
 @pytest.mark.parametrize("width", [320, 390, 768, 1280, 1920])
 def test_no_width_scrolls_sideways(samples: dict[str, Path], open_page: Open, width: int) -> None:
-    """On a phone and on a wall the page itself never scrolls sideways, also with everything opened."""
+    """The page does not scroll sideways at any width, also with all details open."""
     page = open_page(samples["rolled-back"], viewport={"width": width, "height": 800})
     page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -300,8 +300,10 @@ def test_no_width_scrolls_sideways(samples: dict[str, Path], open_page: Open, wi
 
 
 @pytest.mark.parametrize("scripts", [True, False])
-def test_print_has_all_rows(samples: dict[str, Path], open_page: Open, tmp_path: Path, scripts: bool) -> None:
-    """Printed, everything is there that was closed or filtered on the screen; the tools and the menu are not."""
+def test_printed_page_has_all_rows(
+    samples: dict[str, Path], open_page: Open, tmp_path: Path, scripts: bool
+) -> None:
+    """The printed page shows closed and filtered content, and hides the menu."""
     page = open_page(samples["converged"], java_script_enabled=scripts)
     if scripts:
         page.get_by_label("Find").fill("ghost")
@@ -324,9 +326,9 @@ _UNPRINTED = """all => all.filter(one => [...one.children].some(
 
 
 def _usable_ms(opened: Open, path: Path, name: str) -> float:
-    """Milliseconds to the first paint and of one filter until the next frame; the best of three visits.
+    """Milliseconds to the first paint plus one filter until the next frame; the minimum of three visits.
 
-    Other work on the machine makes a visit slower, never faster: the best one says what the page costs.
+    Other work on the machine only makes a visit slower, so the minimum is the cost of the page.
     """
     costs = []
     for _ in range(3):
@@ -350,12 +352,12 @@ _FILTER = """name => new Promise(done => {
 
 
 def test_nineteen_recipes_are_usable_in_a_second(samples: dict[str, Path], open_page: Open) -> None:
-    """With nineteen recipes the page is painted and filtered within a second."""
+    """The page of nineteen recipes is painted and filtered within a second."""
     assert _usable_ms(open_page, samples["converged"], "ghost") < 1000
 
 
 def test_a_thousand_recipes_are_usable_in_three(tmp_path: Path, open_page: Open) -> None:
-    """With 1,000 recipes times 6 phases: at most 5 MB, painted and filtered within three seconds, and sorted."""
+    """The page of 1,000 recipes is at most 5 MB, is painted and filtered within three seconds, and sorts."""
     folder = write(tmp_path, "converged", recipes=BIG_ROSTER)
     render(folder)
     path = folder / "report.html"
@@ -366,8 +368,8 @@ def test_a_thousand_recipes_are_usable_in_three(tmp_path: Path, open_page: Open)
     assert page.locator("#roll-table tbody tr:visible").count() == 1000
 
 
-def test_history_lists_every_night(tmp_path: Path, open_page: Open) -> None:
-    """The history shows every run with its verdict and what changed, and its links open the reports."""
+def test_history_links_every_report(tmp_path: Path, open_page: Open) -> None:
+    """The history has a row for every run, and its links lead to the reports."""
     for state in ("converged", "unchanged"):
         render(write(tmp_path, state, rehearsal=state == "converged"))
     page = open_page(tmp_path / "index.html")

@@ -1,4 +1,4 @@
-"""pytest-html's part of the record, by real pytest processes: complete, escaped, and never in the way."""
+"""pytest-html's table in the report, made by real pytest processes: complete and escaped."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ QUIET = "def test_fine(): pass\n"
 
 
 def rows(page: str) -> dict[str, list[dict[str, object]]]:
-    """The rows of pytest-html's table as its script reads them."""
+    """The rows of pytest-html's table by test id."""
     table = pytest_table.read(page)
     assert table is not None
     found: dict[str, list[dict[str, object]]] = table.data["tests"]
     return found
 
 
-def test_both_parts_are_in_one_file(tmp_path: Path) -> None:
-    """The finished page holds the record and pytest-html's own table with its script; junit.xml is beside it."""
-    told = Suite(tmp_path, QUIET).run()
-    assert told.exit == 0
-    assert list(rows(told.page)) == ["test_0_preflight.py::test_fine"]
-    assert 'id="todo"' in told.page
-    assert "class DataManager" in told.page
-    assert ElementTree.parse(told.run / "junit.xml").getroot().find("testsuite") is not None
-    assert "only the raw part" not in told.page
+def test_page_holds_report_and_table(tmp_path: Path) -> None:
+    """The finished page holds the report and pytest-html's table with its script; junit.xml is beside it."""
+    done = Suite(tmp_path, QUIET).run()
+    assert done.exit == 0
+    assert list(rows(done.page)) == ["test_0_preflight.py::test_fine"]
+    assert 'id="todo"' in done.page
+    assert "class DataManager" in done.page
+    assert ElementTree.parse(done.run / "junit.xml").getroot().find("testsuite") is not None
+    assert "only the raw part" not in done.page
 
 
 def test_collect_only_overwrites_nothing(tmp_path: Path) -> None:
-    """``--collect-only`` leaves the record of the last run as it is, byte for byte."""
+    """``--collect-only`` does not change the files of the latest run."""
     suite = Suite(tmp_path, QUIET)
     before = {path.name: path.read_bytes() for path in suite.run().run.iterdir()}
     suite.run("--collect-only")
@@ -62,22 +62,22 @@ INTERRUPTS = {
 
 
 @pytest.mark.parametrize("how", INTERRUPTS)
-def test_the_interrupted_test_has_its_row(tmp_path: Path, how: str) -> None:
-    """The test inside which the run was stopped is in the table, the record and junit.xml, as interrupted."""
-    told = Suite(tmp_path, INTERRUPTS[how]).run()
-    assert told.exit == 2
-    cut = rows(told.page)["test_0_preflight.py::test_cut"]
+def test_interrupted_test_has_its_row(tmp_path: Path, how: str) -> None:
+    """The test that was running at the interrupt is in the table, the journal and junit.xml as interrupted."""
+    done = Suite(tmp_path, INTERRUPTS[how]).run()
+    assert done.exit == 2
+    cut = rows(done.page)["test_0_preflight.py::test_cut"]
     assert [(one["result"], "interrupted: the run was stopped" in str(one["log"])) for one in cut] == [
         ("Failed", True)
     ]
-    lines = read(told.run / "journal.jsonl").of("assertion")
+    lines = read(done.run / "journal.jsonl").of("assertion")
     assert [line["outcome"] for line in lines] == ["passed", "failed"]
-    assert "test_cut" in (told.run / "junit.xml").read_text()
-    assert "test_never" not in told.page.partition('id="pytest"')[2]
+    assert "test_cut" in (done.run / "junit.xml").read_text()
+    assert "test_never" not in done.page.partition('id="pytest"')[2]
 
 
-def test_signal_from_outside(tmp_path: Path) -> None:
-    """SIGINT while a test waits: the row, the record and the page are there, and the exit code is pytest's 2."""
+def test_sigint_writes_the_page(tmp_path: Path) -> None:
+    """After SIGINT during a test the page has its row, and the exit code is pytest's 2."""
     process = Suite(
         tmp_path,
         # A shell starts its background jobs with SIGINT ignored, and children inherit that.
@@ -95,25 +95,25 @@ def test_signal_from_outside(tmp_path: Path) -> None:
     assert rows(page)["test_0_preflight.py::test_cut"][0]["result"] == "Failed"
 
 
-def test_killed_in_a_test(tmp_path: Path) -> None:
-    """After SIGKILL there is no page; it is made from the journal, which holds every finished assertion."""
+def test_killed_run_is_rendered_from_its_journal(tmp_path: Path) -> None:
+    """After SIGKILL the page is made from the journal, which holds every finished assertion."""
     suite = Suite(
         tmp_path,
         "import os, signal\ndef test_before(): pass\ndef test_cut(): os.kill(os.getpid(), signal.SIGKILL)",
     )
-    told = suite.run()
-    assert told.exit == -signal.SIGKILL
-    assert not (told.run / "report.html").exists()
-    written = finish(told.run)
+    done = suite.run()
+    assert done.exit == -signal.SIGKILL
+    assert not (done.run / "report.html").exists()
+    written = finish(done.run)
     assert written.record is not None
     assert written.record.interrupted
-    assert "test_before" in told.page
-    assert "The run ended before pytest-html wrote its table." in told.page
+    assert "test_before" in done.page
+    assert "The run ended before pytest-html wrote its table." in done.page
 
 
-def test_ids_are_text(tmp_path: Path) -> None:
+def test_scripts_in_ids_are_text(tmp_path: Path) -> None:
     """A test id, a metadata value and an HTML extra that hold a script are shown as text."""
-    told = Suite(
+    done = Suite(
         tmp_path,
         """
         import pytest, pytest_html
@@ -123,28 +123,28 @@ def test_ids_are_text(tmp_path: Path) -> None:
             extras.append(pytest_html.extras.url("javascript:three()", name="<b>"))
         """,
     ).run("--metadata", "built", "<script>four()</script>")
-    assert told.exit == 0
-    table = pytest_table.read(told.page)
+    assert done.exit == 0
+    table = pytest_table.read(done.page)
     assert table is not None
     blob = json.dumps([table.data["environment"], *table.data["tests"].values()])
     assert not re.findall(r"<script|javascript:|<b>", blob)
     assert len(re.findall(r"&lt;script&gt;", blob)) >= 3
-    assert told.page.count("<script") == 2
+    assert done.page.count("<script") == 2
 
 
-def test_a_secret_in_an_id_stops_the_run(tmp_path: Path) -> None:
-    """An id that holds a secret is a usage error before any test runs, and the message does not repeat it."""
+def test_secret_in_a_test_id_is_a_usage_error(tmp_path: Path) -> None:
+    """A test id that holds a secret is a usage error before any test runs; the message does not show it."""
     token = "f00dfacef00dfacef00dfacef00dface"
-    told = Suite(
+    done = Suite(
         tmp_path, f"import pytest\n@pytest.mark.parametrize('name', ['{token}'])\ndef test_id(name): pass"
     ).run(env={"PLANTED": json.dumps([token])})
-    assert told.exit == 4
-    assert "has an id that holds a secret" in told.printed
-    assert token not in told.printed
+    assert done.exit == 4
+    assert "has an id that holds a secret" in done.printed
+    assert token not in done.printed
 
 
-def test_a_full_disk_costs_only_the_report(tmp_path: Path) -> None:
-    """When neither pytest-html nor we can write the page, the exit code, the summary and the journal stand."""
+def test_full_disk_loses_only_the_page(tmp_path: Path) -> None:
+    """When the page cannot be written, the exit code does not change, and summary and journal are complete."""
     suite = Suite(tmp_path, QUIET)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, before[1]))
@@ -161,9 +161,9 @@ def test_a_full_disk_costs_only_the_report(tmp_path: Path) -> None:
     assert read(suite.run_dir / "journal.jsonl").finished
 
 
-def test_a_long_run_stays_usable(tmp_path: Path) -> None:
-    """Above 600 tests the table has one row a module and the failures; the counts stay those of all tests."""
-    told = Suite(
+def test_long_run_has_a_short_table(tmp_path: Path) -> None:
+    """Above 600 tests the table has one row for each module and each failure; the counts include all tests."""
+    done = Suite(
         tmp_path,
         """
         import pytest
@@ -171,16 +171,16 @@ def test_a_long_run_stays_usable(tmp_path: Path) -> None:
         def test_many(n): assert n % 400 != 399, f"number {n}"
         """,
     ).run("-q", "--tb=line")
-    found = rows(told.page)
+    found = rows(done.page)
     assert [key for key in found if "::" not in key] == ["test_0_preflight.py (1300 tests)"]
     assert len(found) == 1 + 3
-    assert "1297 Passed" in told.page
-    assert "3 Failed" in told.page
+    assert "1297 Passed" in done.page
+    assert "3 Failed" in done.page
 
 
 def test_rendering_again_keeps_the_table(tmp_path: Path) -> None:
-    """A finished page read again gives the same page: nothing is escaped twice, nothing is lost."""
-    told = Suite(
+    """Rendering a finished page again gives the same page."""
+    done = Suite(
         tmp_path,
         """
         import pytest, pytest_html
@@ -193,14 +193,14 @@ def test_rendering_again_keeps_the_table(tmp_path: Path) -> None:
         def test_bad(): assert {"a": "<b>"} == {}
         """,
     ).run()
-    first = told.page
-    finish(told.run)
-    assert told.page == first
+    first = done.page
+    finish(done.run)
+    assert done.page == first
     assert "&amp;amp;amp;" not in json.dumps(rows(first))
 
 
-def test_a_page_of_another_kind_is_no_table() -> None:
-    """A page without pytest-html's data, or a torn one, gives no table instead of a wrong one."""
+def test_page_without_table_data_gives_no_table() -> None:
+    """A page without pytest-html's data, or with incomplete data, gives no table."""
     for page in (
         "",
         "<p>hello",
@@ -213,11 +213,11 @@ def test_a_page_of_another_kind_is_no_table() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code"), [([], 2), (["no-such-run"], 4), (["freshness", "--max", "soon"], 2)]
 )
-def test_wrong_usage_is_told(arguments: list[str], code: int) -> None:
+def test_wrong_usage_is_explained(arguments: list[str], code: int) -> None:
     """``python -m reports`` without a command, or with a wrong one, exits 2; an unknown run exits 4."""
-    told = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "reports", *arguments], cwd=PROJECT, capture_output=True, text=True, check=False
     )
-    assert told.returncode == code
-    assert told.stderr
-    assert "Traceback" not in told.stderr
+    assert done.returncode == code
+    assert done.stderr
+    assert "Traceback" not in done.stderr

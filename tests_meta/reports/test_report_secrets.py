@@ -1,4 +1,4 @@
-"""No secret in any file of a run, nor on the console: planted in more than 25 ways, by a real pytest."""
+"""No secret in any file of a run or on the console; a real pytest leaks them in more than 25 ways."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from fixtures.journal.writer import Journal
 from reports import finish
 from tests_meta.reports.report_suite import Outcome, Suite
 
-# Each kind of place gets a token of its own, so that what is found says where it came from.
+# Each place has its own token, so that a leaked token identifies its place.
 PLACES = (
     *("url_query", "url_userinfo", "header", "httpx_header", "environ", "argv", "called_process", "exception"),
     *("exception_cause", "assert_left", "assert_message", "local", "argument_long", "dict_repr", "skip_reason"),
@@ -120,7 +120,7 @@ TESTS = """
 
 @pytest.fixture(scope="module")
 def planted() -> dict[str, str]:
-    """A token for every place, in the shapes that tokens have."""
+    """A token for every place, in the usual formats of tokens."""
     chance = random.Random(20260602)
     hexes = {place: "".join(chance.choices("0123456789abcdef", k=40)) for place in PLACES}
     letters = "".join(chance.choices(string.ascii_letters, k=36))
@@ -130,7 +130,7 @@ def planted() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def keys() -> dict[str, str]:
-    """Private keys as they stand in files: of several lines."""
+    """Private keys of several lines, as in files."""
     ed = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
     rsa = generate_private_key(65537, 2048).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     return {"PEM": ed.decode(), "RSA": rsa.decode()}
@@ -138,31 +138,31 @@ def keys() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def leaky(tmp_path_factory: pytest.TempPathFactory, planted: dict[str, str], keys: dict[str, str]) -> Outcome:
-    """The suite above, with all of its secrets known to the site."""
+    """The result of the suite above, with all of its secrets registered."""
     suite = Suite(tmp_path_factory.mktemp("leaky"), TESTS)
     known = json.dumps([*planted.values(), *keys.values()])
     return suite.run("-v", "--showlocals", "-rA", env={"TOKENS": json.dumps(planted), **keys, "PLANTED": known})
 
 
 def pieces(secret: str) -> set[str]:
-    """Every twelve characters of a secret and of its lines: what must not be seen of it."""
+    """Every piece of twelve characters of a secret; none of them may be shown."""
     lines = [line for line in secret.splitlines() if not line.startswith("-----")]
     return {line[at : at + 12] for line in lines for at in range(max(len(line) - 11, 1))}
 
 
-def disguises(secret: str) -> set[str]:
-    """Other spellings of a whole secret."""
+def encodings(secret: str) -> set[str]:
+    """A whole secret in other encodings."""
     data = secret.encode()
     plain = {secret, secret[::-1], data.hex(), quote(secret, safe=""), json.dumps(secret)[1:-1]}
     return plain | {base64.b64encode(b"x" * shift + data).decode()[4:-4] for shift in range(3)}
 
 
-def seen(text: str, secret: str) -> list[str]:
-    return [piece for piece in pieces(secret) | disguises(secret) if len(piece) >= 8 and piece in text]
+def leaked_pieces(text: str, secret: str) -> list[str]:
+    return [piece for piece in pieces(secret) | encodings(secret) if len(piece) >= 8 and piece in text]
 
 
-def test_all_of_it_ran(leaky: Outcome) -> None:
-    """More than 25 kinds were planted, and the tests that hold them passed and failed as they should."""
+def test_every_place_was_run(leaky: Outcome) -> None:
+    """At least 25 places hold a secret, and their tests passed, failed and were skipped."""
     assert len(PLACES) + 2 >= 25
     assert leaky.exit == 1
     outcomes = {line["outcome"] for line in read(leaky.run / "journal.jsonl").of("assertion")}
@@ -170,28 +170,28 @@ def test_all_of_it_ran(leaky: Outcome) -> None:
 
 
 @pytest.mark.parametrize("place", [*PLACES, "PEM", "RSA"])
-def test_none_in_any_file_and_none_on_the_console(
+def test_no_secret_in_any_file_or_on_the_console(
     leaky: Outcome, planted: dict[str, str], keys: dict[str, str], place: str
 ) -> None:
-    """No piece and no disguise of the secret stands in any file of the run or in what was printed."""
+    """No piece and no encoding of a secret is in any file of the run or in the output."""
     secret = {**planted, **keys}[place]
     files = {path.name: path.read_text(encoding="utf-8") for path in leaky.run.rglob("*") if path.is_file()}
     assert sorted(files) == ["journal.jsonl", "junit.xml", "report.html", "summary.json"]
     for name, content in {**files, "console": leaky.printed}.items():
-        assert seen(content, secret) == [], f"{place} leaked into {name}"
+        assert leaked_pieces(content, secret) == [], f"{place} leaked into {name}"
 
 
-def test_would_have_been_seen(tmp_path: Path, planted: dict[str, str], keys: dict[str, str]) -> None:
-    """The positive control: the same suite with secrets nobody knows of shows nearly all of them."""
+def test_unregistered_secrets_are_shown(tmp_path: Path, planted: dict[str, str], keys: dict[str, str]) -> None:
+    """The same suite with unregistered secrets shows at least 25 of them (positive control)."""
     suite = Suite(tmp_path, TESTS)
-    told = suite.run("-v", "--showlocals", "-rA", env={"TOKENS": json.dumps(planted), **keys, "PLANTED": "[]"})
-    everything = told.printed + told.page + (told.run / "junit.xml").read_text()
-    shown = {place for place, secret in {**planted, **keys}.items() if seen(everything, secret)}
+    done = suite.run("-v", "--showlocals", "-rA", env={"TOKENS": json.dumps(planted), **keys, "PLANTED": "[]"})
+    everything = done.printed + done.page + (done.run / "junit.xml").read_text()
+    shown = {place for place, secret in {**planted, **keys}.items() if leaked_pieces(everything, secret)}
     assert len(shown) >= 25, sorted(set(planted) - shown)
 
 
-def test_what_looks_like_a_secret_is_taken_out(tmp_path: Path) -> None:
-    """Private keys, credentials in URLs and Authorization headers are masked although nobody registered them."""
+def test_secret_formats_are_masked(tmp_path: Path) -> None:
+    """Private keys, credentials in URLs and Authorization headers are masked without registration."""
     cleaned = Redactor().clean(
         "git clone https://bot:hunter2-hunter2@h.example/r\n"
         "{'authorization': 'token deadbeefdeadbeef'} Authorization: Bearer abc.def.ghi\n"
@@ -201,8 +201,8 @@ def test_what_looks_like_a_secret_is_taken_out(tmp_path: Path) -> None:
     assert "https://bot:****@h.example/r" in cleaned
 
 
-def test_ordinary_text_stays(planted: dict[str, str], keys: dict[str, str]) -> None:
-    """What is no secret is left alone, byte for byte: hashes, URLs, PEM headers of others, prose."""
+def test_ordinary_text_is_not_masked(planted: dict[str, str], keys: dict[str, str]) -> None:
+    """Text without a secret does not change: hashes, URLs, other PEM headers, prose."""
     redactor = Redactor([Secret(value, where="x") for value in [*planted.values(), *keys.values()]])
     ordinary = (
         "commit 3f1c9e0d7b6a5f4e3d2c1b0a9f8e7d6c5b4a3f2e of https://forge.example.org/o/r/pulls/1?page=2\n"
@@ -218,8 +218,8 @@ def test_ordinary_text_stays(planted: dict[str, str], keys: dict[str, str]) -> N
     after=st.text(max_size=30),
     cut=st.integers(0, 60),
 )
-def test_any_piece_of_twelve_is_found(secret: str, before: str, after: str, cut: int) -> None:
-    """Wherever twelve characters of a secret stand in a text, they are found and taken out."""
+def test_any_piece_of_twelve_characters_is_masked(secret: str, before: str, after: str, cut: int) -> None:
+    """Any twelve characters of a secret are found and masked anywhere in a text."""
     redactor = Redactor([Secret(secret, where="it")])
     piece = secret.strip()[cut % max(len(secret.strip()) - 11, 1) :][:12]
     text = f"{before} {piece} {after}"
@@ -229,15 +229,15 @@ def test_any_piece_of_twelve_is_found(secret: str, before: str, after: str, cut:
         assert redactor.leaks(redactor.clean(text)) == []
 
 
-def test_a_stump_beside_dots_is_taken_out() -> None:
-    """What pytest leaves of a value that it shortened, a few characters beside three dots, is taken out too."""
+def test_shortened_secret_is_masked() -> None:
+    """The remaining characters of a secret that pytest shortened with three dots are masked."""
     redactor = Redactor([Secret("0123456789abcdef0123456789abcdef01234567", where="t")])
     assert redactor.clean("{'t': '012345...34567'}") == f"{{'t': '{MASK}...{MASK}'}}"
     assert redactor.clean("and so on... then") == "and so on... then"
 
 
-def test_too_short_to_tell_is_said() -> None:
-    """A secret of three characters cannot be told from text; it is named instead of being ignored."""
+def test_too_short_secret_is_named() -> None:
+    """A secret of three characters cannot be distinguished from text; it is listed in ``too_short``."""
     redactor = Redactor(
         [Secret("abc", where="MUSTER_PIN"), Secret("", where="EMPTY"), Secret("s3cr", where="OK")]
     )
@@ -245,17 +245,17 @@ def test_too_short_to_tell_is_said() -> None:
     assert redactor.clean("alphabet abc s3cr.") == f"alphabet abc {MASK}."
 
 
-def test_cost_does_not_grow_with_the_secrets() -> None:
-    """The work of a scan is that of one pass over the text, whether one secret is known or a hundred."""
+def test_cost_does_not_depend_on_the_number_of_secrets() -> None:
+    """A scan is one pass over the text, for one secret and for a hundred."""
     chance = random.Random(1)
     secrets = [Secret("".join(chance.choices(string.ascii_letters, k=40)), where=f"s{n}") for n in range(100)]
-    looked = _Counting(Redactor(secrets))
-    assert looked.redactor.leaks("lorem ipsum dolor " * 1000) == []
-    assert looked.lookups <= 18_000 / redaction.STRIDE + 1
+    counting = _Counting(Redactor(secrets))
+    assert counting.redactor.leaks("lorem ipsum dolor " * 1000) == []
+    assert counting.lookups <= 18_000 / redaction.STRIDE + 1
 
 
 class _Counting(dict[str, str]):
-    """The redactor's own table of pieces, counting how often it is asked."""
+    """The redactor's table of pieces, with a count of its lookups."""
 
     def __init__(self, redactor: Redactor) -> None:
         super().__init__(redactor._pieces)
@@ -268,8 +268,8 @@ class _Counting(dict[str, str]):
         return super().get(key)
 
 
-def test_the_scan_catches_what_the_hooks_missed(tmp_path: Path) -> None:
-    """A secret that got into a file past every hook is taken out of it, said, and the journal chains again."""
+def test_final_scan_masks_secrets_in_files(tmp_path: Path) -> None:
+    """A secret in a file is masked and reported, and the chain of the masked journal is intact."""
     token = "9c1e44f0a7b2d8835e6f01c2b3a4958677889900"
     journal = Journal(tmp_path / "journal.jsonl")
     journal.write("run", run="r", site="s", mode="apply", rehearsal=False, version="0", roster=["ghost"])
@@ -282,7 +282,7 @@ def test_the_scan_catches_what_the_hooks_missed(tmp_path: Path) -> None:
     assert sorted(problem.path.name for problem in written.problems) == ["journal.jsonl", "junit.xml"]
     assert all("MUSTER_TOKEN" in str(problem) and token not in str(problem) for problem in written.problems)
     for path in tmp_path.iterdir():
-        assert seen(path.read_text(), token) == [], path.name
+        assert leaked_pieces(path.read_text(), token) == [], path.name
     lines = read(tmp_path / "journal.jsonl").lines
     assert lines[1]["text"] == f"cloned with {MASK}"
     assert "taken out of lines 1" in lines[-1]["text"]
