@@ -1,18 +1,18 @@
-"""Breaks calls of a run to the outside: loaded into muster with ``-p tests_meta.run.broken_calls_plugin``.
+"""A pytest plugin that breaks calls of a run to other systems: loaded with ``-p tests_meta.run.broken_calls_plugin``.
 
-A *call* is one HTTP request, one git command that talks to a forge, or one script on the host. Its name is what
-it asks for, without ids that differ from run to run, and how many of that name came before it. The names go to
-``MUSTER_CALLS``, a line each: ``read`` or ``write``, a tab, the name.
+A *call* is one HTTP request, one git command that talks to a forge, or one script on the host. Its name is
+the request without ids that differ between runs, preceded by the number of its repetition. The names are written to
+``MUSTER_CALLS``, one per line: ``read`` or ``write``, a tab, the name.
 
-``MUSTER_BREAK`` says what goes wrong, ``MUSTER_BREAK_AT`` with which calls, a line each; without it, every read fails
-the first time that it is made. A failure is made where the library would report it, so that everything above is
-muster's:
+``MUSTER_BREAK`` is the failure, ``MUSTER_BREAK_AT`` the calls that fail, one per line; without it, every read fails
+on its first attempt. The failure is raised where the library would report it, so that all code above it is muster's
+own:
 
 ==========  =======================================================================================
-`reset`     the connection is reset before anything was done (host: it is lost, exit status -1)
-`lost`      it is done, and the connection is reset instead of the answer
-`time-out`  it is done, and no answer comes in time (git: it is stopped before it is done)
-`500`       the server answers 500 and has done nothing (host: as `reset`)
+`reset`     the connection is reset before the call takes effect (host: lost, exit status -1)
+`lost`      the call takes effect, and the connection is reset before the answer
+`time-out`  the call takes effect, and no answer arrives in time (git: stopped before it takes effect)
+`500`       the server answers 500, and the call has no effect (host: as `reset`)
 ==========  =======================================================================================
 """
 
@@ -44,7 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class Calls:
-    """Names each call, and says which is to be broken, and how."""
+    """Names each call and decides whether and how it fails."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -53,8 +53,8 @@ class Calls:
         self._how = os.environ.get("MUSTER_BREAK", "")
         self._at = os.environ.get("MUSTER_BREAK_AT", "").splitlines()
 
-    def broken(self, what: str, *, reads: bool) -> str:
-        """How this call goes wrong; empty when it does not."""
+    def failure_of(self, what: str, *, reads: bool) -> str:
+        """The failure of this call; empty when it succeeds."""
         name = VARIABLE.sub("#", " ".join(what.split()))[:LENGTH]
         with self._lock:
             self._met[name] += 1
@@ -64,7 +64,7 @@ class Calls:
                     stream.write(f"{'read' if reads else 'write'}\t{met} {name}\n")
         if self._at:
             return self._how if f"{met} {name}" in self._at else ""
-        # Every read fails once: the odd times are the first ones, as each is made again.
+        # Every read fails once: odd repetitions are first attempts, because each is retried.
         return self._how if reads and met % 2 == 1 else ""
 
 
@@ -72,7 +72,7 @@ def _break_http(calls: Calls) -> None:
     request = httpx.Client.request
 
     def broken(self: httpx.Client, method: str, url: Any, **named: Any) -> httpx.Response:
-        how = calls.broken(f"{method} {httpx.URL(url).path}", reads=method == "GET")
+        how = calls.failure_of(f"{method} {httpx.URL(url).path}", reads=method == "GET")
         if how == "reset":
             raise httpx.ReadError("[Errno 104] Connection reset by peer")
         if how == "500":
@@ -95,21 +95,21 @@ def _break_git(calls: Calls) -> None:
     ) -> subprocess.CompletedProcess[bytes]:
         if remote is None:
             return start(self, arguments, cwd=cwd, remote=remote)
-        # Only one at a time is broken: a push is never made again.
-        how = calls.broken(f"git {arguments[0]} {cwd.name}", reads=False)
+        # git calls count as writes, because a push is never retried.
+        how = calls.failure_of(f"git {arguments[0]} {cwd.name}", reads=False)
         if how == "time-out":
             hurried = Workspace(self._folder, limit_s=0.001)
             return start(hurried, arguments, cwd=cwd, remote=remote)
         if how == "500":
-            said = f"fatal: unable to access '{remote.url}/': The requested URL returned error: 500"
-            return subprocess.CompletedProcess(arguments, 128, b"", said.encode())
+            message = f"fatal: unable to access '{remote.url}/': The requested URL returned error: 500"
+            return subprocess.CompletedProcess(arguments, 128, b"", message.encode())
         if how == "reset":
-            said = f"fatal: unable to access '{remote.url}/': Recv failure: Connection reset by peer"
-            return subprocess.CompletedProcess(arguments, 128, b"", said.encode())
+            message = f"fatal: unable to access '{remote.url}/': Recv failure: Connection reset by peer"
+            return subprocess.CompletedProcess(arguments, 128, b"", message.encode())
         done = start(self, arguments, cwd=cwd, remote=remote)
         if how == "lost":
-            said = "error: RPC failed; curl 56 Recv failure: Connection reset by peer"
-            return subprocess.CompletedProcess(arguments, 128, b"", said.encode())
+            message = "error: RPC failed; curl 56 Recv failure: Connection reset by peer"
+            return subprocess.CompletedProcess(arguments, 128, b"", message.encode())
         return done
 
     Workspace._start = broken  # type: ignore[method-assign]
@@ -121,7 +121,7 @@ def _break_host(calls: Calls) -> None:
 
     def broken(self: HostReader, script: str, *, limit_s: float) -> CommandResult:
         writes = getattr(acting, "now", False)
-        how = calls.broken(f"host {script.rpartition('|| exit 90')[2]}", reads=not writes)
+        how = calls.failure_of(f"host {script.rpartition('|| exit 90')[2]}", reads=not writes)
         if how in ("reset", "500"):
             raise self._lost(None)
         result = run(self, script, limit_s=limit_s)
@@ -139,7 +139,7 @@ def _break_host(calls: Calls) -> None:
             acting.now = False
 
     def held(self: HostWriter, script: str) -> HeldSession:
-        if calls.broken("host lock", reads=False):
+        if calls.failure_of("host lock", reads=False):
             raise self._connect_error(OSError(104, "Connection reset by peer"), "host", 22)
         return hold(self, script)
 

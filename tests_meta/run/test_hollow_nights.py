@@ -1,7 +1,7 @@
-"""A night in which nothing was checked is red, however it came about.
+"""A run that checks nothing, or less than requested, must fail.
 
-A sweep of cc-ci was green over an empty list of recipes for weeks. So every way that anybody could think of to
-make a night check nothing, or less than it was asked for, stands in a table here.
+A scheduled retest of cc-ci passed for weeks with an empty list of recipes. This module lists every known way to make
+a run check nothing or less than requested.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import pytest
 from tests_meta.muster_runs import ROOT, WorldPool, muster
 
 EMPTY_ROSTER = "recipes = []\ncanaries = []\n"
-# What is given to pytest, what is in the environment, and the exit code; nothing here is to start a world.
-AT_ONCE: dict[str, tuple[tuple[str, ...], dict[str, str], int]] = {
+# Arguments of pytest, environment and expected exit code. None of these may start a world.
+EMPTY_RUNS: dict[str, tuple[tuple[str, ...], dict[str, str], int]] = {
     "a keyword that nothing has": (("phases/", "-k", "no_such_thing"), {}, 5),
     "a mark that nothing has": (("phases/", "-m", "no_such_mark"), {}, 5),
     "everything deselected": (("phases/", "--deselect", "phases/"), {}, 5),
@@ -45,10 +45,10 @@ AT_ONCE: dict[str, tuple[tuple[str, ...], dict[str, str], int]] = {
 }
 
 
-@pytest.mark.parametrize("how", AT_ONCE)
-def test_it_is_refused_or_red_before_a_world_is_started(how: str, tmp_path: Path) -> None:
-    """With pytest's own exit code for it, and no record that a freshness check could take for a night's."""
-    arguments, env, status = AT_ONCE[how]
+@pytest.mark.parametrize("how", EMPTY_RUNS)
+def test_empty_run_fails_before_a_world_is_started(how: str, tmp_path: Path) -> None:
+    """The exit code is pytest's own, and no record exists that a freshness check could accept."""
+    arguments, env, status = EMPTY_RUNS[how]
     ran = muster(*arguments[1:], phases=arguments[:1], env=env, reports=tmp_path / "reports")
     assert ran.exit == status, ran.output[-3000:]
     assert not re.search(r"^muster: OK", ran.output, re.M)
@@ -58,20 +58,20 @@ def test_it_is_refused_or_red_before_a_world_is_started(how: str, tmp_path: Path
 @pytest.mark.parametrize(
     "text", [EMPTY_ROSTER, "", "canaries = ['ghost']\n"], ids=["empty", "no words", "no recipes"]
 )
-def test_an_empty_roster_is_refused(text: str, tmp_path: Path) -> None:
-    """One sentence that names the file and the key."""
+def test_empty_roster_is_refused(text: str, tmp_path: Path) -> None:
+    """The refusal names the key and requires at least one recipe."""
     roster = tmp_path / "roster.toml"
     roster.write_text(text)
-    said = muster("--health", "--roster", str(roster), reports=tmp_path / "reports").refused()
-    assert "recipes" in said
-    assert "at least one recipe" in said
+    message = muster("--health", "--roster", str(roster), reports=tmp_path / "reports").refused()
+    assert "recipes" in message
+    assert "at least one recipe" in message
 
 
-# -- nights that begin, and check less than they were asked for ------------------------------------------------
+# -- runs that start and check less than requested ------------------------------------------------------------
 
 
-def test_phases_that_were_deselected_are_missed(converged: WorldPool) -> None:
-    """All but phase 0 deselected on a healthy system: everything that ran holds, and it is red by name."""
+def test_run_without_the_later_phases_fails(converged: WorldPool) -> None:
+    """With all but phase 0 deselected on a healthy system, the run fails and names the missing phases."""
     later = [f"phases/{path.name}" for path in sorted((ROOT / "phases").glob("test_[1-6]*.py"))]
     ran = converged.visit("--health", *(word for name in later for word in ("--deselect", name))).demand(1)
     assert ran.failed == set()
@@ -83,7 +83,7 @@ def test_phases_that_were_deselected_are_missed(converged: WorldPool) -> None:
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Iterator[Path]:
-    """A copy of the project, to damage."""
+    """A copy of the project that the test may damage."""
     folder = tmp_path / "copy"
     unwanted = shutil.ignore_patterns(".*", "*.egg-info", "runs", "tests_meta", "__pycache__", "latest")
     shutil.copytree(ROOT, folder, ignore=unwanted)
@@ -91,8 +91,8 @@ def copy(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("damage", ["emptied", "a link to nowhere", "not Python", "all skipped"])
-def test_a_phase_that_cannot_be_read_is_missed(converged: WorldPool, copy: Path, damage: str) -> None:
-    """The last phase's file is damaged: the six before it hold, and the night is red."""
+def test_run_with_an_unreadable_phase_fails(converged: WorldPool, copy: Path, damage: str) -> None:
+    """When the last phase's file is damaged, the run fails although the six phases before it pass."""
     file = copy / "phases" / "test_6_resume.py"
     text = file.read_text()
     file.unlink()
@@ -109,8 +109,8 @@ def test_a_phase_that_cannot_be_read_is_missed(converged: WorldPool, copy: Path,
     assert not re.search(r"^muster: OK", ran.output, re.M)
 
 
-def test_a_site_of_another_organisation_is_red(converged: WorldPool, tmp_path: Path) -> None:
-    """Its repositories cannot be seen, or are none: nothing of ours was found, and that is said."""
+def test_site_file_with_another_organisation_fails(converged: WorldPool, tmp_path: Path) -> None:
+    """The health check fails when the organisation has no repository that the token can read."""
     other = converged.site.parent / "other-site.toml"
     other.write_text(converged.site.read_text().replace('org = "recipe-maintainers"', 'org = "somebody-else"'))
     try:

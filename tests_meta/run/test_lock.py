@@ -1,4 +1,4 @@
-"""One muster at a time on a host, from a run's first write to its last: also where its link was lost in between."""
+"""The lock permits one run at a time on a host, from a run's first write to its last, even if the link is lost."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from fixtures.run.lock import Lock
 from tests_meta.muster_runs import WorldPool
 from tests_meta.rehearsal.ci_world import until
 
-ASKED_FOR_S = 2.0
+PROBE_S = 2.0
 
 Make = Callable[[str], Lock]
 
 
 @pytest.fixture
 def site(night: WorldPool) -> Site:
-    """The site of a running world, with a short patience."""
+    """The site of a running world, with a short time limit for probes."""
     found = load_site(night.site)
-    return replace(found, limits=replace(found.limits, probe_s=ASKED_FOR_S))
+    return replace(found, limits=replace(found.limits, probe_s=PROBE_S))
 
 
 @pytest.fixture
 def make(site: Site) -> Iterator[Make]:
-    """A lock for a run of this name, not taken yet; all are ended with the test."""
+    """Make a lock that is not yet taken for the named run; all locks are released after the test."""
     made: list[Lock] = []
 
     def lock(run: str) -> Lock:
@@ -41,8 +41,8 @@ def make(site: Site) -> Iterator[Make]:
         return made[-1]
 
     yield lock
-    for one in made:
-        one.end()
+    for taken in made:
+        taken.end()
 
 
 def holders(site: Site) -> list[int]:
@@ -50,7 +50,7 @@ def holders(site: Site) -> list[int]:
     path = site.host.path("/run/lock/muster.lock")
     found = set()
     for link in glob.glob("/proc/[0-9]*/fd/*"):
-        with suppress(OSError):  # it has ended meanwhile, or is none of ours
+        with suppress(OSError):  # it has ended meanwhile, or belongs to another user
             if os.readlink(link) == path:
                 found.add(int(link.split("/")[2]))
     return sorted(found)
@@ -63,8 +63,8 @@ def send(site: Site, number: signal.Signals) -> None:
         os.kill(process, number)
 
 
-def test_it_is_held_until_it_is_let_go(make: Make, site: Site) -> None:
-    """The second one is told who has it, and gets it as soon as the first one ends."""
+def test_lock_is_held_until_it_is_released(make: Make, site: Site) -> None:
+    """A second run is refused with the holder's name, and gets the lock after the first run ends."""
     first, second = make("first"), make("second")
     first.take()
     assert first.demand() is False
@@ -76,8 +76,8 @@ def test_it_is_held_until_it_is_let_go(make: Make, site: Site) -> None:
     assert second.demand() is False
 
 
-def test_it_is_one_for_the_host_whatever_a_site_file_calls_it(make: Make, site: Site) -> None:
-    """Two people's site files have two names for the same machine."""
+def test_lock_does_not_depend_on_the_site_name(make: Make, site: Site) -> None:
+    """Two site files that name one machine differently share its lock."""
     make("first").take()
     elsewhere = replace(site, name="elsewhere")
     second = Lock(open_host_writer(elsewhere, resolve_secrets(elsewhere)), elsewhere, run="second")
@@ -85,18 +85,18 @@ def test_it_is_one_for_the_host_whatever_a_site_file_calls_it(make: Make, site: 
         second.take()
 
 
-def test_it_outlasts_the_connections_of_the_work(make: Make, site: Site) -> None:
-    """Phase 4 drops its connection to prove that a new one can be made; the lock has one of its own."""
+def test_lock_survives_a_reconnect(make: Make, site: Site) -> None:
+    """The lock has its own connection, because phase 4 drops the main one to prove that a new login works."""
     first, second, world = make("first"), make("second"), open_write_world(site, resolve_secrets(site))
     first.take()
-    assert world.host.probe("echo here", limit_s=ASKED_FOR_S).stdout == "here\n"
+    assert world.host.probe("echo here", limit_s=PROBE_S).stdout == "here\n"
     world.host.reconnect()
     with pytest.raises(Withheld, match="run first"):
         second.take()
 
 
-def test_one_that_was_lost_is_taken_again(make: Make, site: Site) -> None:
-    """Its session dies with the link; nobody came in between, so the run goes on under a lock."""
+def test_lost_lock_is_taken_again(make: Make, site: Site) -> None:
+    """When the lock's session dies and no other run took the lock, the run takes it again and continues."""
     first, second = make("first"), make("second")
     first.take()
     send(site, signal.SIGKILL)
@@ -106,8 +106,8 @@ def test_one_that_was_lost_is_taken_again(make: Make, site: Site) -> None:
         second.take()
 
 
-def test_one_that_somebody_else_has_by_now_is_gone_for_good(make: Make, site: Site) -> None:
-    """Nothing is written beside them, and nothing after them: what the run knows of the world is old."""
+def test_lock_that_another_run_took_is_never_taken_back(make: Make, site: Site) -> None:
+    """The run writes nothing during or after the other run, because its survey is outdated."""
     first, second = make("first"), make("second")
     first.take()
     send(site, signal.SIGKILL)
@@ -119,8 +119,8 @@ def test_one_that_somebody_else_has_by_now_is_gone_for_good(make: Make, site: Si
         until(lambda: not holders(site), what="the second one's session gone")
 
 
-def test_one_that_somebody_had_in_between_is_gone_too(make: Make, site: Site) -> None:
-    """The other one has come and gone before this run asks: the file still says who it was."""
+def test_lock_that_another_run_held_meanwhile_is_not_taken_back(make: Make, site: Site) -> None:
+    """The lock file names the other run even after that run has ended."""
     first, second = make("first"), make("second")
     first.take()
     send(site, signal.SIGKILL)
@@ -131,8 +131,8 @@ def test_one_that_somebody_had_in_between_is_gone_too(make: Make, site: Site) ->
         first.demand()
 
 
-def test_a_session_of_ones_own_that_cannot_be_reached_keeps_others_out(make: Make, site: Site) -> None:
-    """A link that died silently: the host still takes the old session for alive, and the lock for this run's."""
+def test_unreachable_session_still_holds_the_lock(make: Make, site: Site) -> None:
+    """After a silent link failure, the old session on the host excludes other runs until it ends."""
     first, second = make("first"), make("second")
     first.take()
     old = holders(site)
@@ -149,8 +149,8 @@ def test_a_session_of_ones_own_that_cannot_be_reached_keeps_others_out(make: Mak
     assert first.demand() is False
 
 
-def test_another_machine_gets_no_lock_and_no_file(make: Make, site: Site, night: WorldPool) -> None:
-    """It is asked who it is before its file is touched, the second time too."""
+def test_lock_file_of_another_machine_is_not_touched(make: Make, site: Site, night: WorldPool) -> None:
+    """The machine id is checked before the lock file is written, each time the lock is taken."""
     path, identity = (
         site.host.path("/run/lock/muster.lock"),
         night.settings.host_dir / "etc/machine-id",
@@ -160,7 +160,7 @@ def test_another_machine_gets_no_lock_and_no_file(make: Make, site: Site, night:
     send(site, signal.SIGKILL)
     until(lambda: not holders(site), what="the session gone")
     with open(path) as file:
-        said = file.read()
+        content = file.read()
     identity.write_text("0" * 32 + "\n")
     try:
         with pytest.raises(WrongHost, match="Nothing was written"):
@@ -168,13 +168,13 @@ def test_another_machine_gets_no_lock_and_no_file(make: Make, site: Site, night:
     finally:
         identity.write_text(was)
     with open(path) as file:
-        assert file.read() == said
+        assert file.read() == content
     with pytest.raises(WrongHost):
         first.demand()
 
 
-def test_a_host_that_is_away_can_be_asked_again(site: Site) -> None:
-    """`Unreachable` is not the end: the lock is taken again when the host is back."""
+def test_lock_of_an_unreachable_host_can_be_retried(site: Site) -> None:
+    """Each attempt raises `Unreachable`, so that the caller may retry when the host is back."""
     away = replace(site, host=replace(site.host, port=_closed_port()))
     lock = Lock(open_host_writer(away, resolve_secrets(away)), away, run="first")
     for _ in range(2):

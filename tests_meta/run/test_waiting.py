@@ -1,4 +1,4 @@
-"""Waits end, say what they wait for, and can be stopped; only reads are repeated, and not for ever."""
+"""Waits are bounded, report what they wait for and can be interrupted; only reads are retried, within bounds."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ SHORT_S = 0.01
 
 
 @dataclass
-class Noting:
-    """Whoever watches a wait; keeps what it was shown."""
+class RecordingWatcher:
+    """A watcher of a wait that records each notification."""
 
     ticks: list[tuple[str, float, str]] = field(default_factory=list)
     ends: list[tuple[str, float, bool, str]] = field(default_factory=list)
@@ -41,7 +41,7 @@ class Noting:
 
 
 def scripted(*outcomes: object) -> tuple[list[object], object]:
-    """A look that has these outcomes in turn, raising those that are exceptions; and the list that is left."""
+    """Return the list of outcomes still to come, and a probe that returns or raises them in turn."""
     left = list(outcomes)
 
     def look() -> object:
@@ -54,18 +54,18 @@ def scripted(*outcomes: object) -> tuple[list[object], object]:
 
 
 def until(
-    look: object, *, limit_s: float = 5.0, watcher: Noting | None = None, interval_s: float = SHORT_S
+    look: object, *, limit_s: float = 5.0, watcher: RecordingWatcher | None = None, interval_s: float = SHORT_S
 ) -> object:
-    waiter = Waiter(watcher or Noting(), interval_s=interval_s)
+    waiter = Waiter(watcher or RecordingWatcher(), interval_s=interval_s)
     return waiter.until("the mirror", look, limit_s=limit_s)  # type: ignore[arg-type]  # scripted
 
 
 # -- waits -------------------------------------------------------------------------------------------------
 
 
-def test_a_wait_returns_what_was_looked_for() -> None:
-    """It looks until there is something other than a description of nothing."""
-    watcher = Noting()
+def test_wait_returns_the_result_of_the_probe() -> None:
+    """The probe is repeated until it returns anything but `Seen`."""
+    watcher = RecordingWatcher()
     left, look = scripted(Seen("empty"), Seen("still empty"), "main")
     assert until(look, watcher=watcher) == "main"
     assert left == []
@@ -74,35 +74,35 @@ def test_a_wait_returns_what_was_looked_for() -> None:
 
 
 @pytest.mark.parametrize("found", [None, False, 0, ""])
-def test_anything_but_a_description_counts_as_found(found: object) -> None:
-    """None and False are answers; only `Seen` means "look again"."""
+def test_any_result_but_seen_ends_the_wait(found: object) -> None:
+    """None and other false values are results; only `Seen` means "probe again"."""
     assert until(scripted(found)[1]) is found
 
 
-def test_what_is_there_at_once_is_not_waited_for() -> None:
-    """One look, no pause, even with a long interval and no time left."""
+def test_immediate_result_is_returned_without_a_pause() -> None:
+    """The first probe is made even with a limit of 0, and no pause follows its result."""
     started = time.monotonic()
     assert until(scripted("there")[1], interval_s=60, limit_s=0) == "there"
     assert time.monotonic() - started < 1
 
 
-def test_a_server_that_restarts_is_waited_for() -> None:
-    """No answer counts as having seen nothing; its message is what was seen last."""
-    watcher = Noting()
+def test_wait_continues_while_a_server_is_unreachable() -> None:
+    """`Unreachable` counts as not found, and its message is reported as last seen."""
+    watcher = RecordingWatcher()
     assert until(scripted(Unreachable("host: no connection."), "back")[1], watcher=watcher) == "back"
     assert watcher.ticks[0][2] == "host: no connection."
 
 
 @pytest.mark.parametrize("error", [Refused("no."), Conflict("moved."), KeyError("x")])
-def test_any_other_error_ends_the_wait(error: Exception) -> None:
-    """Waiting longer does not mend a missing right."""
+def test_other_error_ends_the_wait(error: Exception) -> None:
+    """Errors other than `Unreachable` are raised immediately, because waiting cannot fix them."""
     with pytest.raises(type(error)):
         until(scripted(error)[1])
 
 
-def test_a_wait_ends_at_its_limit_and_says_what_it_saw_last() -> None:
-    """The message names what was waited for and the limit, and says how to raise it; the watcher is told too."""
-    watcher, started = Noting(), time.monotonic()
+def test_wait_ends_at_its_limit_and_reports_the_last_state() -> None:
+    """The error names the awaited thing and the setting to raise, and the watcher is notified."""
+    watcher, started = RecordingWatcher(), time.monotonic()
     with pytest.raises(TimedOut, match="for the mirror; seen last: still empty") as caught:
         until(lambda: Seen("still empty"), limit_s=0.2, watcher=watcher)
     assert 0.2 <= time.monotonic() - started < 3
@@ -110,8 +110,8 @@ def test_a_wait_ends_at_its_limit_and_says_what_it_saw_last() -> None:
     assert watcher.ends == [("the mirror", 0.2, False, "still empty")]
 
 
-def test_it_looks_once_more_at_the_limit() -> None:
-    """The last look is made when the time is over, not an interval before."""
+def test_wait_probes_a_last_time_at_the_limit() -> None:
+    """The last probe is made when the limit is reached, not one interval earlier."""
     looks: list[float] = []
     started = time.monotonic()
 
@@ -125,8 +125,8 @@ def test_it_looks_once_more_at_the_limit() -> None:
     assert looks[1] >= 0.3
 
 
-def test_a_signal_ends_any_wait_at_once() -> None:
-    """`stop` is set by the signal handler; an hour's wait ends in an orderly KeyboardInterrupt."""
+def test_signal_ends_a_wait_immediately() -> None:
+    """When the signal handler sets `stop`, a long wait raises KeyboardInterrupt."""
     waiter = Waiter(interval_s=3600)
     looked = threading.Event()
 
@@ -153,19 +153,19 @@ def repeated(*outcomes: object, **bounds: float) -> object:
     return repeat_probe(look, pause_s=SHORT_S, **bounds)  # type: ignore[arg-type]  # scripted
 
 
-def test_a_read_is_tried_three_times() -> None:
-    """Two silences are forgiven, the third is not."""
-    silence = Unreachable("no answer.")
-    assert repeated(silence, silence, "answer") == "answer"
-    left, look = scripted(silence, silence, silence, "too late")
+def test_read_is_attempted_three_times() -> None:
+    """Two failed attempts are retried; the third failure is raised."""
+    unreachable = Unreachable("no answer.")
+    assert repeated(unreachable, unreachable, "answer") == "answer"
+    left, look = scripted(unreachable, unreachable, unreachable, "too late")
     with pytest.raises(Unreachable):
         repeat_probe(look, pause_s=SHORT_S)  # type: ignore[arg-type]  # scripted
     assert left == ["too late"]
 
 
 @pytest.mark.parametrize("error", [Refused("no."), MusterError("what."), ValueError("x")])
-def test_only_silence_is_tried_again(error: Exception) -> None:
-    """An answer that says no is an answer."""
+def test_only_unreachable_is_retried(error: Exception) -> None:
+    """Any other error is raised after the first attempt."""
     left, look = scripted(error, "never asked")
     with pytest.raises(type(error)):
         repeat_probe(look, pause_s=SHORT_S)  # type: ignore[arg-type]  # scripted
@@ -173,7 +173,7 @@ def test_only_silence_is_tried_again(error: Exception) -> None:
 
 
 def test_pauses_double() -> None:
-    """The second pause is twice the first; a server that struggles is not hammered."""
+    """The second pause is twice the first, to reduce the load on a failing server."""
     times: list[float] = []
 
     def look() -> None:
@@ -186,8 +186,8 @@ def test_pauses_double() -> None:
     assert times[2] - times[1] >= 0.2
 
 
-def test_tries_are_bounded_in_total_time() -> None:
-    """A pause that would end after the total limit is not begun, however many attempts are left."""
+def test_attempts_are_bounded_in_total_time() -> None:
+    """No pause begins that would end after the total limit, even if attempts remain."""
     left, look = scripted(*[Unreachable("no answer.")] * 9)
     started = time.monotonic()
     with pytest.raises(Unreachable):
@@ -196,8 +196,8 @@ def test_tries_are_bounded_in_total_time() -> None:
     assert len(left) == 9 - 2
 
 
-def test_a_busy_server_is_left_alone_as_long_as_it_asked() -> None:
-    """Retry-After is a longer pause than ours, if it still fits into the total time."""
+def test_retry_after_of_a_busy_server_is_respected() -> None:
+    """Retry-After extends the pause if it fits within the total limit; otherwise Busy is raised."""
     started = time.monotonic()
     assert repeated(Busy("429", retry_after_s=0.3), "answer") == "answer"
     assert time.monotonic() - started >= 0.3
@@ -205,7 +205,7 @@ def test_a_busy_server_is_left_alone_as_long_as_it_asked() -> None:
         repeated(Busy("429", retry_after_s=60), "never asked", within_s=1)
 
 
-# -- what a person sees ------------------------------------------------------------------------------------
+# -- progress on a terminal --------------------------------------------------------------------------------
 
 WATCHED = """
 import threading, pytest
@@ -219,7 +219,7 @@ def test_it(request):
 
 
 def on_a_terminal(folder: Path) -> str:
-    """What a pytest run with one wait shows on a terminal of 100 columns."""
+    """The output of a pytest run with one wait on a terminal of 100 columns."""
     (folder / "test_wait.py").write_text(WATCHED)
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
@@ -250,8 +250,8 @@ def on_a_terminal(folder: Path) -> str:
     return shown.decode()
 
 
-def test_a_person_at_a_terminal_sees_the_wait_go_on(tmp_path: Path) -> None:
-    """In place: what for, how long so far, how long at most, what was seen; then one line that it is over."""
+def test_terminal_shows_the_progress_of_a_wait(tmp_path: Path) -> None:
+    """One line shows the awaited thing, elapsed time, limit and last state; a final line gives the duration."""
     shown = on_a_terminal(tmp_path)
     assert re.search(r"\r.*… a build of ghost: \d+ s of at most 90 s \(pending\)", shown)
     assert re.search(r"waited [\d.]+ s for a build of ghost", shown)
