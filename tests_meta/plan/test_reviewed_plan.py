@@ -198,7 +198,7 @@ def test_plan_for_another_site_roster_or_version_is_refused(reviewed: Reviewed, 
     plan = load_plan(reviewed.file)
     text, roster = reviewed.parallel_world.site.read_text(), load_roster(reviewed.parallel_world.roster)
 
-    def said(site: str = text, lines: Any = roster, version: str = str(plan.fields["version"])) -> str:
+    def refusal_for(site: str = text, lines: Any = roster, version: str = str(plan.fields["version"])) -> str:
         file = reviewed.parallel_world.world / "other.toml"
         file.write_text(site)
         try:
@@ -211,20 +211,20 @@ def test_plan_for_another_site_roster_or_version_is_refused(reviewed: Reviewed, 
 
     machine = re.search(r'machine_id = "(\w+)"', text)
     assert machine is not None
-    assert said() == ""
-    assert said(text.replace("http_s = 10.0", "http_s = 11.0")) == ""
-    assert said(text + '\n[record]\ntextfile = "x.prom"\n') == ""
-    assert "another system" in said(text.replace(machine[1], "0" * 32))
-    assert "[host]" in said(text.replace("[host]\n", '[host]\nattribute = "other"\n'))
+    assert refusal_for() == ""
+    assert refusal_for(text.replace("http_s = 10.0", "http_s = 11.0")) == ""
+    assert refusal_for(text + '\n[record]\ntextfile = "x.prom"\n') == ""
+    assert "another system" in refusal_for(text.replace(machine[1], "0" * 32))
+    assert "[host]" in refusal_for(text.replace("[host]\n", '[host]\nattribute = "other"\n'))
     fewer = reviewed.parallel_world.roster.read_text().replace('  { name = "mailu", enroll = true },\n', "")
     other = tmp_path / "roster.toml"
     other.write_text(fewer)
-    assert "mailu is gone" in said(lines=load_roster(other))
+    assert "mailu is gone" in refusal_for(lines=load_roster(other))
     other.write_text(
         reviewed.parallel_world.roster.read_text().replace('canaries = ["ghost"]', 'canaries = ["mailu"]')
     )
-    assert "the roster is not the one" in said(lines=load_roster(other))
-    assert "0.0.1" in said(version="0.0.1")
+    assert "the roster is not the one" in refusal_for(lines=load_roster(other))
+    assert "0.0.1" in refusal_for(version="0.0.1")
 
 
 @pytest.mark.parametrize(

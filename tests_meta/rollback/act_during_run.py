@@ -1,7 +1,7 @@
-"""An act of somebody else while muster works: loaded into muster with ``-p tests_meta.rollback.act_during_run``.
+"""A pytest plugin that acts as another person during a run: loaded with ``-p tests_meta.rollback.act_during_run``.
 
-At the boundary whose name begins with ``MUSTER_ACT_AT``, the request of ``MUSTER_ACT`` (a JSON object with method, url,
-token and body) is sent once.
+At the first boundary whose name begins with ``MUSTER_ACT_AT``, the request of ``MUSTER_ACT`` (a JSON object with
+method, url, token and body) is sent once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A run that was broken off, the one after it, and what has to be true of the world then."""
+"""Checks of the world and the record after a killed run and the run that follows it."""
 
 from __future__ import annotations
 
@@ -27,100 +27,103 @@ deferred = []
 RECIPES = ("n8n", "hedgedoc", "immich", "mumble")
 ONWARD, BACK = "gone on", "taken back"
 LINE = re.compile(r"after line (\d+) (intent|outcome)")
-# What is run after a crash, and so what the world has to be afterwards: the end state, or the baseline.
-BACK_AGAIN = ("--recover", "--undo", "all")
-AFTERWARDS: Mapping[str, tuple[str, ...]] = {ONWARD: (), BACK: BACK_AGAIN}
+# The arguments of the run after a crash; the world must then be in the end state or the baseline.
+UNDO_ALL = ("--recover", "--undo", "all")
+AFTERWARDS: Mapping[str, tuple[str, ...]] = {ONWARD: (), BACK: UNDO_ALL}
 
 
 @dataclass(frozen=True)
 class Crash:
-    """The world before, the run that was killed, the next one, and the world after it."""
+    """A killed run and the run that recovered it, with the state of the world before and after."""
 
     before: WorldState
     killed: Ran
-    settled: Ran
+    recovery: Ran
     after: WorldState
 
 
-def settle(parallel_world: ParallelWorld, series: SnapshotSeries, snapshot: Snapshot, way: str) -> list[str]:
-    """Put a snapshot back, run what comes afterwards; what is wrong with the world and the record then."""
+def recover_from(
+    parallel_world: ParallelWorld, series: SnapshotSeries, snapshot: Snapshot, way: str
+) -> list[str]:
+    """Restore a snapshot, run muster, and return the defects of the world and the record."""
     reports = parallel_world.folder / f"reports-{snapshot.number}-{way.replace(' ', '-')}"
     restore_snapshot(parallel_world, snapshot, reports)
     known = set((reports / "runs").iterdir())
     try:
         ran = parallel_world.visit(*AFTERWARDS[way], reports=reports)
-        seen = Crash(
+        crash = Crash(
             series.before, replace(ran, exit=KILLED, folder=known.pop()), ran, parallel_world.world_state()
         )
         finished = snapshot is series.snapshots[-1]
         if way == ONWARD or finished:
-            return judged(seen, finished=finished)
+            return recovery_defects(crash, finished=finished)
         other = content_of(parallel_world) != series.content
         return [
-            *not_back(seen),
-            *["cc-ci's head holds other files than before"] * other,
-            *untrue(seen, snapshot.boundary),
+            *baseline_differences(crash),
+            *["the files at cc-ci's head differ from the baseline"] * other,
+            *false_undo_records(crash, snapshot.boundary),
         ]
     finally:
         parallel_world.end()
 
 
-def judged(seen: Crash, *, finished: bool = False) -> list[str]:
-    """Why a crash was not settled; empty when it was. A run that had `finished` left nothing to settle."""
-    if seen.killed.exit != KILLED:
-        return [f"the run was not killed: exit {seen.killed.exit}"]
-    wrong = said_wrong(seen.settled) + ([] if finished else unsettled(seen))
-    return wrong + differences_from_end_state(seen.after, RECIPES) + orphans(seen.after)
+def recovery_defects(crash: Crash, *, finished: bool = False) -> list[str]:
+    """The defects after a recovery to the end state. A run that had `finished` needs no recovery."""
+    if crash.killed.exit != KILLED:
+        return [f"the run was not killed: exit {crash.killed.exit}"]
+    wrong = exit_defects(crash.recovery) + ([] if finished else unfinished_journal(crash))
+    return wrong + differences_from_end_state(crash.after, RECIPES) + orphans(crash.after)
 
 
-def not_back(seen: Crash) -> list[str]:
-    """How the world differs from the baseline after everything was taken back."""
-    wrong = said_wrong(seen.settled) + live_differences(seen.before, seen.after)
-    wrong += orphans(seen.after) + unsettled(seen)
-    if seen.after.host["checkout"] != seen.before.host["checkout"]:
+def baseline_differences(crash: Crash) -> list[str]:
+    """The differences from the baseline after all changes were undone."""
+    wrong = exit_defects(crash.recovery) + live_differences(crash.before, crash.after)
+    wrong += orphans(crash.after) + unfinished_journal(crash)
+    if crash.after.host["checkout"] != crash.before.host["checkout"]:
         wrong.append("the checkout moved")
     return wrong + [
-        f"the mirror of {name} is not what it was"
+        f"the mirror of {name} differs from the baseline"
         for name in RECIPES
-        if own_refs(seen.after, name) != own_refs(seen.before, name)
+        if own_refs(crash.after, name) != own_refs(crash.before, name)
     ]
 
 
 def own_refs(world_state: WorldState, name: str) -> dict[str, str] | None:
     """A mirror's branches and tags, None where there is no mirror. A forge keeps the commits of each pull request
-    for ever; that none is left open is judged by `orphans`."""
+    for ever; `orphans` checks that no pull request is open."""
     refs = world_state.forge.get(name)
     return None if refs is None else {ref: sha for ref, sha in refs.items() if not ref.startswith("refs/pull/")}
 
 
-def said_wrong(ran: Ran) -> list[str]:
-    """An exit code that says that something is wrong, and a traceback of anybody's."""
+def exit_defects(ran: Ran) -> list[str]:
+    """A nonzero exit code and any traceback."""
     wrong = [] if ran.exit == 0 else [f"exit {ran.exit}: {ran.output[-1500:]}"]
     return wrong + [word for word in ("Traceback", "INTERNALERROR") if word in ran.output]
 
 
-def unsettled(seen: Crash) -> list[str]:
-    """The killed run's journal has an end that names who settled it; the chain of its lines was not broken."""
-    assert seen.killed.folder is not None
-    assert seen.settled.folder is not None
-    last = seen.killed.lines[-1]
-    if last["type"] == "end" and last.get("settled_by") == seen.settled.folder.name:
+def unfinished_journal(crash: Crash) -> list[str]:
+    """The killed run's journal must end with a line that names the run that recovered it."""
+    assert crash.killed.folder is not None
+    assert crash.recovery.folder is not None
+    last = crash.killed.lines[-1]
+    if last["type"] == "end" and last.get("settled_by") == crash.recovery.folder.name:
         return []
     return [f"the killed run's journal ends with {last['type']}"]
 
 
-def untrue(seen: Crash, boundary: str) -> list[str]:
-    """What the killed run's journal says of changes that were all taken back, where the snapshot shows it to be wrong.
+def false_undo_records(crash: Crash, boundary: str) -> list[str]:
+    """Undo records in the killed run's journal that contradict the snapshot, after all changes were undone.
 
-    What the change of that line had done is known: nothing right after its intent, all of it right after its outcome;
-    what others did at that moment is not. Of a mirror that was created before in the same run, the creation alone is
-    taken back.
+    The state of the snapshot's own change is known: not made right after its intent, complete right after its outcome.
+    The state of concurrent changes is unknown. For a mirror created in the same run, only the creation is undone.
     """
-    assert seen.killed.folder is not None
-    record = read(seen.killed.folder / FILE_NAME)
+    assert crash.killed.folder is not None
+    record = read(crash.killed.folder / FILE_NAME)
     changes = {change.id: change for change in changes_of(record)}
     wrong = [
-        f"{c.kind} is told as {c.undone}" for c in changes.values() if c.undone not in ("undone", "not-needed")
+        f"{c.kind} is recorded as {c.undone}"
+        for c in changes.values()
+        if c.undone not in ("undone", "not-needed")
     ]
     if not (line := LINE.fullmatch(boundary)):
         return wrong
@@ -130,14 +133,14 @@ def untrue(seen: Crash, boundary: str) -> list[str]:
         c.kind == ChangeKind.CREATE_MIRROR and c.target == change.target and c.id < change.id
         for c in changes.values()
     )
-    told = "not-needed" if moment == "intent" else "undone"
-    if not created and change.undone != told:
-        wrong.append(f"right after its {moment}, {change.kind} is told as {change.undone}")
+    expected = "not-needed" if moment == "intent" else "undone"
+    if not created and change.undone != expected:
+        wrong.append(f"right after its {moment}, {change.kind} is recorded as {change.undone}")
     return wrong
 
 
 def orphans(after: WorldState) -> list[str]:
-    """Branches and open pull requests of muster's in any repository."""
+    """Branches and open pull requests created by muster that remain in any repository."""
     branches = [f"{name} {ref}" for name, refs in after.forge.items() for ref in refs if "heads/muster/" in ref]
     return branches + [f"open: {row[2]}" for row in after.discussions["pulls"]
                        if str(row[2]).startswith("muster/") and row[4] == "open"]  # fmt: skip

@@ -1,12 +1,12 @@
-"""Kills a run at one of its boundaries: loaded into muster with ``-p tests_meta.rollback.crash_plugin``.
+"""A pytest plugin that kills a run at one of its boundaries: loaded with ``-p tests_meta.rollback.crash_plugin``.
 
-The journal calls its observer before and after every line and around every act. Here the observer counts,
-writes each boundary's name to ``MUSTER_BOUNDARIES``, and sends this process a signal at ``MUSTER_STOP_AT`` (a
-number, or how a name begins): ``MUSTER_STOP_BY`` is KILL (the default), INT, TERM or HUP, sent
-``MUSTER_STOP_TIMES`` times. ``MUSTER_PAUSE`` stops it (SIGSTOP) at every boundary after which something durable
-differs. Each write to the outside is a boundary too: ``wrote …`` and the call's first words are passed when the
-other side has done it, and before anything is made of its answer. ``MUSTER_FULL_AT`` takes the room on the disk
-away instead: from there on, the journal cannot grow.
+The journal calls its observer before and after every line and around every act. This observer counts
+the boundaries, writes their names to ``MUSTER_BOUNDARIES``, and sends this process a signal at ``MUSTER_STOP_AT`` (a
+number, or the beginning of a name): ``MUSTER_STOP_BY`` is KILL (the default), INT, TERM, HUP or STOP, sent
+``MUSTER_STOP_TIMES`` times. ``MUSTER_PAUSE`` suspends the process (SIGSTOP) at every boundary after which durable
+state differs. Each write to another system is a boundary too: ``wrote …`` with the call's first words comes after
+the write has taken effect and before its answer is processed. ``MUSTER_FULL_AT`` simulates a full disk instead: from
+that boundary on, the journal cannot grow.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _around(kind: type, method: str, observer: Observer) -> None:
 
 
 class Boundaries:
-    """Counts the boundaries of one run, and does at one of them what the environment says."""
+    """Counts the boundaries of one run, and interrupts the run at one of them as the environment requests."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -74,7 +74,7 @@ class Boundaries:
                 with open(self._names, "a") as stream:
                     stream.write(f"{number}\t{boundary}\n")
             if self._pause and durable(boundary):
-                # Sent to this thread: it stops here, not a moment later than another one.
+                # Sent to this thread, so that it stops here and not a moment later.
                 signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
         if self._meets(self._stop, number, boundary):
             for _ in range(self._times):
@@ -83,7 +83,7 @@ class Boundaries:
             resource.setrlimit(resource.RLIMIT_FSIZE, (_written(), resource.RLIM_INFINITY))
 
     def _meets(self, wanted: str, number: int, boundary: str) -> bool:
-        """A number, or the name of a boundary at which it is met for the first time."""
+        """Whether the boundary has the wanted number, or is the first whose name begins with `wanted`."""
         if wanted == str(number):
             return True
         if not wanted or wanted.isdigit() or not boundary.startswith(wanted):
@@ -93,18 +93,18 @@ class Boundaries:
 
 
 def durable(boundary: str) -> bool:
-    """Whether something outside, or the synced part of the journal, differs from what it was before it."""
+    """Whether another system or the synced part of the journal has changed since the previous boundary."""
     kind = boundary.rpartition(" ")[2]
     return boundary.startswith("wrote ") or (boundary.startswith("after line ") and kind in SYNCED)
 
 
 def _written() -> int:
-    """The size of the largest file that this process holds open for writing: not one byte may be added to it."""
+    """The size of the largest journal that this process has open, as the limit for file sizes."""
     sizes = [0]
     for link in Path("/proc/self/fd").iterdir():
         try:
             if link.readlink().name == "journal.jsonl":
                 sizes.append(link.stat().st_size)
         except OSError:
-            continue  # it was closed meanwhile
+            continue  # closed meanwhile
     return max(sizes)

@@ -73,12 +73,12 @@ def take_snapshots(parallel_world: ParallelWorld, folder: Path, *, state: str = 
     taker = SnapshotTaker()
     try:
         while os.WIFSTOPPED(status := os.waitpid(process.pid, os.WUNTRACED)[1]):
-            # Other threads may have passed a boundary of no consequence before they stood still.
+            # Other threads may have passed a boundary without durable state before they stopped.
             passed = [line.split("\t", 1) for line in names.read_text().splitlines()]
             number, boundary = next(each for each in reversed(passed) if durable(each[1]))
             target = folder / f"{number:0>4}"
             target.mkdir()
-            with still(parallel_world):
+            with suspend_world(parallel_world):
                 taker.copy(parallel_world.world, target / "world")
             taker.copy(reports, target / "reports")
             snapshots.append(Snapshot(int(number), boundary, target))
@@ -94,7 +94,7 @@ def take_snapshots(parallel_world: ParallelWorld, folder: Path, *, state: str = 
 
 
 def restore_snapshot(parallel_world: ParallelWorld, snapshot: Snapshot, reports: Path) -> None:
-    """The power is back: the world starts from what its disks hold, and the record lies where it lay."""
+    """Restore the world's disks and the record from a snapshot, and start the world."""
     parallel_world.end()
     parallel_world.clear()
     _copy(snapshot.folder / "world", parallel_world.world)
@@ -103,7 +103,7 @@ def restore_snapshot(parallel_world: ParallelWorld, snapshot: Snapshot, reports:
 
 
 def content_of(parallel_world: ParallelWorld) -> str:
-    """All files at cc-ci's head, as one id: a revert brings it back, though the history has grown."""
+    """The tree id of cc-ci's head; unlike the commit id, a revert restores it."""
     return WorldView(parallel_world.settings).git("cc-ci", "rev-parse", "main^{tree}")
 
 
@@ -117,13 +117,13 @@ def forget_snapshots(series: SnapshotSeries) -> None:
 
 
 class SnapshotTaker:
-    """Copies folders, again and again; what did not change since the last time is a link to the copy made then."""
+    """Copies folders repeatedly; files that did not change since the previous copy are hard links to it."""
 
     def __init__(self) -> None:
         self._seen: dict[str, tuple[tuple[int, ...], str]] = {}
 
     def copy(self, source: Path, target: Path) -> None:
-        """Copy a folder in which nothing happens meanwhile, with its links, rights and times."""
+        """Copy a folder that does not change meanwhile, with its links, permissions and times."""
         target.mkdir()
         for entry in os.scandir(source):
             there, status = str(target / entry.name), entry.stat(follow_symlinks=False)
@@ -151,39 +151,39 @@ def _copy(source: Path, target: Path) -> None:
 
 
 @contextmanager
-def still(parallel_world: ParallelWorld) -> Iterator[None]:
-    """While the block runs, no process of the world does anything."""
+def suspend_world(parallel_world: ParallelWorld) -> Iterator[None]:
+    """Suspend all processes of the world for the duration of the block."""
     stopped: list[int] = []
-    # A process may start another one while it is told to stop, and the signal takes effect a moment later.
-    while moving := [pid for pid in descendants(parallel_world.supervisor) if _moves(pid)]:
-        for pid in moving:
-            _tell(pid, signal.SIGSTOP)
-        stopped += [pid for pid in moving if pid not in stopped]
+    # A process may start another one before it stops, because the signal takes effect with a delay.
+    while active := [pid for pid in descendants(parallel_world.supervisor) if _is_active(pid)]:
+        for pid in active:
+            _send_signal(pid, signal.SIGSTOP)
+        stopped += [pid for pid in active if pid not in stopped]
         os.sched_yield()
     try:
         yield
     finally:
         for pid in stopped:
-            _tell(pid, signal.SIGCONT)
+            _send_signal(pid, signal.SIGCONT)
 
 
-def _moves(pid: int) -> bool:
-    """Whether a process does anything. One that started another with vfork(2) waits, unable to stop, for that one."""
+def _is_active(pid: int) -> bool:
+    """Whether a process can still run. A process in vfork(2) counts as suspended if its child is stopped."""
     state = _state(pid)
     waits = state == "D" and any(_state(child) in "Tt" for child in descendants(pid))
     return state not in "TtZX" and not waits
 
 
 def _state(pid: int) -> str:
-    """One letter, as /proc has it: ``T`` is stopped; ``X`` for a process that has ended meanwhile."""
+    """The state letter of /proc/PID/stat: ``T`` if stopped; ``X`` if the process has ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return "X"
 
 
-def _tell(pid: int, number: signal.Signals) -> None:
+def _send_signal(pid: int, number: signal.Signals) -> None:
     try:
         os.kill(pid, number)
     except ProcessLookupError:
-        return  # it ended by itself
+        return  # already ended

@@ -1,4 +1,4 @@
-"""What others do while muster works is a finding; what muster breaks is undone, also while others are at work."""
+"""Changes by other people during a run become findings; regressions caused by muster are undone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def made(kind: ChangeKind, id: int, *, recipe: str | None = None, **undo: Any) -
 
 
 def run_with(*changes: Change, mirrors: dict[str, Any] | None = None) -> Any:
-    """As much of a run as the search for a cause reads."""
+    """The parts of a run that the search for a cause reads."""
     return SimpleNamespace(
         record=SimpleNamespace(journal=SimpleNamespace(changes=lambda: list(changes))),
         surveys=SimpleNamespace(now=SimpleNamespace(mirrors=mirrors or {}, host=None)),
@@ -36,8 +36,8 @@ def run_with(*changes: Change, mirrors: dict[str, Any] | None = None) -> Any:
 
 
 @pytest.mark.parametrize("area", [area for area in Area if area.live])
-def test_a_live_regression_needs_a_change_of_the_live_host(area: Area) -> None:
-    """A mirror that was moved breaks no unit; a switch can. Without a switch, it is somebody else's doing."""
+def test_live_regression_is_caused_only_by_a_change_of_the_host(area: Area) -> None:
+    """Neither a sync nor an enrollment can cause a live regression; a switch can."""
     difference = Difference("worse", area, "x")
     sync = made(ChangeKind.SYNC_MAIN, 1, recipe="ghost")
     assert find_causes(run_with(sync, made(ChangeKind.ENROLL, 2)), difference) == []
@@ -45,23 +45,23 @@ def test_a_live_regression_needs_a_change_of_the_live_host(area: Area) -> None:
     assert find_causes(run_with(sync, switch), difference) == [switch]
 
 
-def test_a_mirror_is_only_harmed_by_a_change_of_its_own() -> None:
-    """keycloak was synced and ghost was not: a difference of ghost has no cause in this run."""
+def test_mirror_regression_is_caused_only_by_a_change_of_that_mirror() -> None:
+    """If only keycloak was synced, a difference of ghost has no cause in this run."""
     sync = made(ChangeKind.SYNC_MAIN, 1, recipe="keycloak")
     refs = {"keycloak": SimpleNamespace(branches={"main": "b" * 40})}
     assert find_causes(run_with(sync, mirrors=refs), Difference("w", Area.MIRROR, "x", "ghost")) == []
     assert find_causes(run_with(sync, mirrors=refs), Difference("w", Area.MIRROR, "x", "keycloak")) == [sync]
 
 
-def test_a_ref_that_somebody_moved_since_is_theirs() -> None:
-    """The mirror's main is at a commit that this run neither found nor left."""
+def test_ref_moved_by_somebody_else_has_no_cause_in_the_run() -> None:
+    """A difference is not attributed to the run if main is at a commit that the run neither found nor pushed."""
     sync = made(ChangeKind.SYNC_MAIN, 1, recipe="ghost")
     refs = {"ghost": SimpleNamespace(branches={"main": "c" * 40})}
     assert find_causes(run_with(sync, mirrors=refs), Difference("w", Area.MIRROR, "x", "ghost")) == []
 
 
-def test_what_stands_on_an_undone_change_goes_with_it() -> None:
-    """A created mirror is deleted: the enrollment that polls it and the switch that deployed it go too."""
+def test_dependent_changes_are_undone_together() -> None:
+    """When a created mirror is deleted, the enrollment and the switch that depend on it are undone too."""
     create, other = (
         made(ChangeKind.CREATE_MIRROR, 1, recipe="mumble"),
         made(ChangeKind.SYNC_MAIN, 2, recipe="ghost"),
@@ -72,10 +72,10 @@ def test_what_stands_on_an_undone_change_goes_with_it() -> None:
     assert with_dependents([other], [create, other, enroll, switch]) == [other]
 
 
-def test_every_kind_that_undoes_with_the_host_says_what_it_can_affect() -> None:
-    """A kind that affects nothing is one that a regression never takes back by itself."""
-    harmless = {kind for kind, entry in REGISTRY.items() if not entry.affects}
-    assert harmless == {
+def test_kinds_that_cannot_cause_a_regression_are_listed() -> None:
+    """A kind without affected areas is never undone as the cause of a regression."""
+    without_effect = {kind for kind, entry in REGISTRY.items() if not entry.affects}
+    assert without_effect == {
         ChangeKind.PROPOSE_SUITE,
         ChangeKind.DESCRIBE_SUITE,
         ChangeKind.MERGE_SUITE,
@@ -106,8 +106,8 @@ def initial(world_pool: WorldPool) -> WorldPool:
     return world_pool
 
 
-def test_a_person_who_closes_a_pull_request_undoes_nothing(initial: WorldPool) -> None:
-    """The migration converges; the finding says who closed what, and that muster did not cause it."""
+def test_pull_request_closed_by_a_person_causes_no_rollback(initial: WorldPool) -> None:
+    """The migration converges, one finding names who closed the pull request, and no regression is recorded."""
     recipe, number = CLOSED
     with initial.live(NIGHT) as world_pool:
         ran = close_during_run(world_pool, recipe, number).demand(0)
@@ -115,14 +115,14 @@ def test_a_person_who_closes_a_pull_request_undoes_nothing(initial: WorldPool) -
         _, pull = view.api(f"/repos/{view.settings.org}/{recipe}/pulls/{number}")
     assert pull["state"] == "closed"
     assert [change for change in ran.summary["changes"] if change["undone"] and not is_temporary(change)] == []
-    said = [one["what"] for one in ran.summary["findings"] if f"{recipe}#{number}" in one["what"]]
-    assert len(said) == 1
-    assert "was closed by alice at" in said[0]
+    texts = [one["what"] for one in ran.summary["findings"] if f"{recipe}#{number}" in one["what"]]
+    assert len(texts) == 1
+    assert "was closed by alice at" in texts[0]
     assert ran.summary["regressions"] == []
 
 
-def test_a_broken_bridge_is_still_rolled_back_while_people_work(initial: WorldPool) -> None:
-    """Positive control: the new bridge cannot start; host and poll set go back, the stranger's act does not."""
+def test_broken_bridge_is_rolled_back_despite_other_peoples_changes(initial: WorldPool) -> None:
+    """Positive control: when the new bridge cannot start, host and poll set are restored; the person's change stays."""
     recipe, number = CLOSED
     with initial.live(NIGHT, "switch-breaks-bridge") as world_pool:
         ran = close_during_run(world_pool, recipe, number).demand(11)

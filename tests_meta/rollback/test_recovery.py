@@ -1,4 +1,4 @@
-"""What a killed run left is found by the next one, and two musters do not work on one host at the same time."""
+"""The next run recovers a killed run, and two runs do not write to one host at the same time."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from fixtures.journal.reader import read
 from tests_meta.muster_runs import LIMIT_S, ROOT, command, environment
 from tests_meta.parallel_worlds import MIRRORED, SEEDED, ParallelWorld, leftovers, live_differences
 from tests_meta.rehearsal.ci_world import until
-from tests_meta.rollback.snapshots import still
+from tests_meta.rollback.snapshots import suspend_world
 from tests_meta.world_view import WorldView
 
-HELD = "before line 3 "
+AFTER_LOCKING = "before line 3 "
 
 
 @pytest.fixture(scope="module")
 def parallel_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ParallelWorld]:
-    """One running world; nothing here changes it but a run that is stopped before its first change."""
+    """A running world that no test changes: its runs are stopped before their first change."""
     made = ParallelWorld(tmp_path_factory.mktemp("recovery") / "world")
     made.begin(SEEDED)
     yield made
@@ -32,10 +32,10 @@ def parallel_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Paralle
 
 
 @contextmanager
-def standing_still(
-    parallel_world: ParallelWorld, folder: Path, *arguments: str, at: str = HELD
+def suspended_run(
+    parallel_world: ParallelWorld, folder: Path, *arguments: str, at: str = AFTER_LOCKING
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A muster that has begun its record in `folder`/first and stands still at a boundary, until the block is over."""
+    """Start a run with its record in `folder`/first, suspend it at a boundary, and kill it at the end of the block."""
     folder.mkdir(exist_ok=True)
     names = folder / "boundaries"
     arguments = (
@@ -55,7 +55,7 @@ def standing_still(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    arrived = "the first muster at its boundary"
+    arrived = "the first run at its boundary"
     until(lambda: names.exists() and at in names.read_text(), within_s=LIMIT_S, what=arrived)
     yield process
     if process.poll() is None:
@@ -65,15 +65,15 @@ def standing_still(
 
 @pytest.fixture
 def first(parallel_world: ParallelWorld, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A muster that has the lock and stands still."""
-    with standing_still(parallel_world, tmp_path) as process:
+    """A suspended run that holds the lock."""
+    with suspended_run(parallel_world, tmp_path) as process:
         yield process
 
 
-def test_a_second_muster_is_refused_and_told_by_whom(
+def test_second_run_is_refused_with_the_holder_of_the_lock(
     parallel_world: ParallelWorld, first: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
-    """Exit 13, nothing written; it says who holds the lock, since when, and how to take over from a dead one."""
+    """Exit 13 and no write; the output names the lock's holder, its start time and the command to end a dead holder."""
     before = parallel_world.world_state()
     assert before.left == ("the lock muster.lock",)
     second = parallel_world.visit(reports=tmp_path / "second").demand(13)
@@ -84,19 +84,19 @@ def test_a_second_muster_is_refused_and_told_by_whom(
     assert second.summary["verdict"] == "withheld"
 
 
-def test_a_run_that_only_reads_does_not_need_the_lock(
+def test_plan_does_not_need_the_lock(
     parallel_world: ParallelWorld, first: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
-    """A plan beside a running migration is told, not refused, and does not take it for a killed one."""
+    """A plan during a running migration is made, and does not report the migration as killed."""
     assert first.poll() is None
     ran = parallel_world.visit("--plan", reports=tmp_path / "first").demand(10)
     assert [line for line in ran.of("finding") if line["id"].startswith("unfinished")] == []
 
 
-def test_a_health_check_that_still_runs_is_left_alone(parallel_world: ParallelWorld, tmp_path: Path) -> None:
-    """It holds no lock on the host. A writing run beside it settles nothing of it, and its record stays whole; once it
-    is killed, the next run that looks gives it a report that says so, and the next that writes its end."""
-    with standing_still(parallel_world, tmp_path, "--health") as checking:
+def test_running_health_check_is_not_recovered(parallel_world: ParallelWorld, tmp_path: Path) -> None:
+    """A health check holds no lock; a concurrent writing run does not recover it and keeps its record intact. After
+    a kill, the next plan writes its report, and the next recovery ends its journal."""
+    with suspended_run(parallel_world, tmp_path, "--health") as checking:
         (journal,) = (tmp_path / "first" / "runs").glob(f"*/{FILE_NAME}")
         beside = parallel_world.visit("--recover", reports=tmp_path / "first").demand(0)
         assert "settling" not in beside.output
@@ -104,7 +104,7 @@ def test_a_health_check_that_still_runs_is_left_alone(parallel_world: ParallelWo
         checking.send_signal(signal.SIGCONT)
         assert checking.wait() == 1, "nothing is migrated in this world"
         assert read(journal).of("end")[-1]["verdict"] == "drift"
-    with standing_still(parallel_world, tmp_path / "again", "--health") as checking:
+    with suspended_run(parallel_world, tmp_path / "again", "--health") as checking:
         (journal,) = (tmp_path / "again" / "first" / "runs").glob(f"*/{FILE_NAME}")
         checking.kill()
         checking.wait()
@@ -115,10 +115,10 @@ def test_a_health_check_that_still_runs_is_left_alone(parallel_world: ParallelWo
         assert read(journal).of("end")[-1]["verdict"] == "interrupted"
 
 
-def test_a_dead_owners_lock_is_gone(
+def test_lock_of_a_killed_run_is_released(
     parallel_world: ParallelWorld, first: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
-    """kill -9, and the next run gets the lock at once; positive control: before that, the host says it is held."""
+    """After kill -9 the next run gets the lock. Positive control: before that, the host reports the lock as held."""
     settings = parallel_world.settings
     assert leftovers(settings, WorldView(settings), WorldView(settings).database()) != []
     first.kill()
@@ -127,10 +127,10 @@ def test_a_dead_owners_lock_is_gone(
     parallel_world.visit("--recover", reports=tmp_path / "first").demand(0)
 
 
-def test_a_run_that_was_refused_leaves_nothing_to_settle(
+def test_refused_run_needs_no_recovery(
     parallel_world: ParallelWorld, first: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
-    """Its journal has an end: the run after it does not take it for a killed one."""
+    """A refused run ends its journal, so the next run does not treat it as killed."""
     before = parallel_world.world_state()
     reports = tmp_path / "second"
     parallel_world.visit(reports=reports).demand(13)
@@ -143,78 +143,76 @@ def test_a_run_that_was_refused_leaves_nothing_to_settle(
 
 
 @pytest.fixture
-def spoilt(parallel_world: ParallelWorld) -> Iterator[ParallelWorld]:
-    """A world of its own in which the mirrors are there, for one test to change; the shared one comes back after it."""
+def changeable(parallel_world: ParallelWorld) -> Iterator[ParallelWorld]:
+    """The world with mirrors in place, which the test may change; afterwards the shared state is restored."""
     parallel_world.begin(MIRRORED)
     yield parallel_world
     parallel_world.begin(SEEDED)
 
 
-def test_the_lock_is_held_to_the_last_write(spoilt: ParallelWorld, tmp_path: Path) -> None:
-    """A run whose switch is confirmed, over a new connection, still has it when it asks for verdicts; then it goes on
-    to its end."""
-    with standing_still(spoilt, tmp_path, at="act testme-comment") as first:
-        second = spoilt.visit(reports=tmp_path / "second").demand(13)
+def test_lock_is_held_until_the_last_write(changeable: ParallelWorld, tmp_path: Path) -> None:
+    """After the switch is confirmed over a new connection, a run still holds the lock while it triggers builds; then
+    it completes."""
+    with suspended_run(changeable, tmp_path, at="act testme-comment") as first:
+        second = changeable.visit(reports=tmp_path / "second").demand(13)
         assert f"pid {first.pid} " in second.output
         first.send_signal(signal.SIGCONT)
         assert first.wait() == 0
-    assert spoilt.world_state().left == ()
+    assert changeable.world_state().left == ()
 
 
-def test_a_run_that_slept_in_its_switch_wakes_up_to_a_host_that_went_back(
-    spoilt: ParallelWorld, tmp_path: Path
+def test_run_suspended_beyond_the_revert_timer_does_not_confirm_its_switch(
+    changeable: ParallelWorld, tmp_path: Path
 ) -> None:
-    """A lid was closed for longer than the revert waits: nothing is confirmed afterwards, and all is as it was."""
-    before = spoilt.world_state()
-    with standing_still(spoilt, tmp_path, at="wrote HostWriter.act ( test ") as first:
+    """A run suspended in its switch until the revert timer fires exits with 11, and the host is restored."""
+    before = changeable.world_state()
+    with suspended_run(changeable, tmp_path, at="wrote HostWriter.act ( test ") as first:
         until(
-            lambda: spoilt.world_state().left == ("the lock muster.lock",),
+            lambda: changeable.world_state().left == ("the lock muster.lock",),
             within_s=LIMIT_S,
-            what="the revert was made",
+            what="the revert to be complete",
         )
         first.send_signal(signal.SIGCONT)
         assert first.wait() == 11
-    assert live_differences(before, spoilt.world_state()) == []
-    assert spoilt.world_state().left == ()
+    assert live_differences(before, changeable.world_state()) == []
+    assert changeable.world_state().left == ()
 
 
-def test_a_rollback_that_the_network_did_not_let_happen_is_made_up_for(
-    spoilt: ParallelWorld, tmp_path: Path
+def test_rollback_prevented_by_the_network_is_completed_by_recover(
+    changeable: ParallelWorld, tmp_path: Path
 ) -> None:
-    """Between the enrollment and its deploy everything falls silent: exit 12, which says so. When the servers answer
-    again, a plan names what is owed, and ``--recover`` takes it back, once."""
-    before, reports = spoilt.world_state(), tmp_path / "first"
-    with standing_still(spoilt, tmp_path, at="act sync-checkout") as first:
-        with still(spoilt):
+    """If all servers stop responding between the enrollment and its deploy, the run exits with 12. When they respond
+    again, a plan names the pending undo, and ``--recover`` makes it once."""
+    before, reports = changeable.world_state(), tmp_path / "first"
+    with suspended_run(changeable, tmp_path, at="act sync-checkout") as first:
+        with suspend_world(changeable):
             first.send_signal(signal.SIGCONT)
             assert first.wait() == 12
-        assert spoilt.world_state().poll_set != before.poll_set
+        assert changeable.world_state().poll_set != before.poll_set
     (journal,) = (reports / "runs").glob(f"*/{FILE_NAME}")
-    told = [line["do"] for line in read(journal).of("finding") if line["id"].startswith("still-worse")]
-    assert "look at the network from here first" in " ".join(told)
-    assert "could not take back" in spoilt.visit("--plan", reports=reports).demand(10).output
-    settled = spoilt.visit("--recover", reports=reports).demand(0)
-    assert f"settling {journal.parent.name}" in settled.output
-    assert spoilt.world_state().poll_set == before.poll_set
-    assert live_differences(before, spoilt.world_state()) == []
-    assert read(journal).of("end")[-1]["settled_by"] == settled.folder.name if settled.folder else False
+    actions = [line["do"] for line in read(journal).of("finding") if line["id"].startswith("still-worse")]
+    assert "look at the network from here first" in " ".join(actions)
+    assert "could not take back" in changeable.visit("--plan", reports=reports).demand(10).output
+    recovery = changeable.visit("--recover", reports=reports).demand(0)
+    assert f"settling {journal.parent.name}" in recovery.output
+    assert changeable.world_state().poll_set == before.poll_set
+    assert live_differences(before, changeable.world_state()) == []
+    assert read(journal).of("end")[-1]["settled_by"] == recovery.folder.name if recovery.folder else False
     assert "rollback-failed" in (journal.parent / "summary.json").read_text()
-    assert "settling" not in spoilt.visit("--recover", reports=reports).demand(0).output
+    assert "settling" not in changeable.visit("--recover", reports=reports).demand(0).output
 
 
-def test_nothing_is_deployed_below_a_revert_that_somebody_else_armed(
-    spoilt: ParallelWorld, tmp_path: Path
-) -> None:
-    """A run was killed in its switch, and its record is on a machine that is gone. The next one from elsewhere is
-    withheld while the dead one's revert is armed; when that is over, it converges."""
-    before = spoilt.world_state()
-    with standing_still(spoilt, tmp_path, at="wrote HostWriter.act ( test ") as first:
+def test_deploy_is_withheld_while_another_runs_revert_is_armed(changeable: ParallelWorld, tmp_path: Path) -> None:
+    """A run without the record of a run that was killed in its switch is withheld while that run's revert is armed;
+    after the revert, it converges."""
+    before = changeable.world_state()
+    with suspended_run(changeable, tmp_path, at="wrote HostWriter.act ( test ") as first:
         first.kill()
         first.wait()
-        until(lambda: "the lock" not in str(spoilt.world_state().left), what="the lock gone")
-        second = spoilt.visit(reports=tmp_path / "second").demand(13)
+        until(lambda: "the lock" not in str(changeable.world_state().left), what="the lock gone")
+        second = changeable.visit(reports=tmp_path / "second").demand(13)
         assert "of another run is there" in second.output
         gone = "the dead run's revert over"
-        until(lambda: not spoilt.world_state().left, within_s=LIMIT_S, what=gone)
-        assert spoilt.world_state().host["running"] == before.host["running"]
-        spoilt.visit(reports=tmp_path / "second").demand(0)
+        until(lambda: not changeable.world_state().left, within_s=LIMIT_S, what=gone)
+        assert changeable.world_state().host["running"] == before.host["running"]
+        changeable.visit(reports=tmp_path / "second").demand(0)

@@ -1,4 +1,5 @@
-"""SIGINT, SIGTERM, SIGHUP end a run in order: undo, record, exit code; a second one does not break the undo."""
+"""After SIGINT, SIGTERM or SIGHUP a run undoes its changes, completes its record and exits; a second signal does not
+interrupt the undo."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from tests_meta.parallel_worlds import (
     live_differences,
 )
 
-# Where the signal comes: the world before it, the boundary, and how often it is sent.
+# For each signal: the world before the run, the signal, the boundary, and the number of signals.
 MOMENTS: dict[str, tuple[str, str, str, int]] = {
     "INT before the first change": (SEEDED, "INT", "before line 3 ", 1),
     "HUP while the mirrors are made": (SEEDED, "HUP", "act create-mirror", 1),
@@ -47,38 +48,40 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Future[Fau
     return in_parallel_worlds(tmp_path_factory.mktemp("signals"), {moment: job(moment) for moment in MOMENTS})
 
 
-def test_before_the_first_change_nothing_is_undone(stopped: Mapping[str, Future[FaultRun]]) -> None:
-    """There is nothing to undo: exit 2 as pytest has it, no undo in the record, and the world untouched."""
-    seen = stopped["INT before the first change"].result()
-    seen.ran.demand(2)
-    assert seen.ran.of("undo") == []
-    assert seen.after == seen.before
+def test_signal_before_the_first_change_undoes_nothing(stopped: Mapping[str, Future[FaultRun]]) -> None:
+    """The run exits with 2, records no undo and does not change the world."""
+    fault_run = stopped["INT before the first change"].result()
+    fault_run.ran.demand(2)
+    assert fault_run.ran.of("undo") == []
+    assert fault_run.after == fault_run.before
 
 
-def test_in_the_middle_of_the_mirrors_no_half_mirror_stays(stopped: Mapping[str, Future[FaultRun]]) -> None:
-    """A mirror is whole or not there; the live host and the poll set were not touched."""
-    seen = stopped["HUP while the mirrors are made"].result()
-    assert seen.ran.exit in (2, 11), seen.ran.output
-    assert live_differences(seen.before, seen.after) == []
-    for name in set(seen.after.forge) & set(seen.after.upstream):
-        mirror, upstream = seen.after.forge[name], seen.after.upstream[name]
+def test_signal_during_mirroring_leaves_no_partial_mirror(stopped: Mapping[str, Future[FaultRun]]) -> None:
+    """Each mirror is complete or did not change, and neither the live host nor the poll set changed."""
+    fault_run = stopped["HUP while the mirrors are made"].result()
+    assert fault_run.ran.exit in (2, 11), fault_run.ran.output
+    assert live_differences(fault_run.before, fault_run.after) == []
+    for name in set(fault_run.after.forge) & set(fault_run.after.upstream):
+        mirror, upstream = fault_run.after.forge[name], fault_run.after.upstream[name]
         whole = {ref: mirror.get(ref) == sha for ref, sha in upstream.items() if not ref.startswith("refs/pull")}
-        assert all(whole.values()) or mirror == seen.before.forge.get(name), name
+        assert all(whole.values()) or mirror == fault_run.before.forge.get(name), name
 
 
 @pytest.mark.parametrize("moment", [name for name in MOMENTS if "switch" in name])
-def test_during_the_switch_the_host_goes_back(stopped: Mapping[str, Future[FaultRun]], moment: str) -> None:
-    """Exit 11, and host, checkout and poll set are what they were; a second signal changes nothing about it."""
-    seen = stopped[moment].result()
-    seen.ran.demand(11)
-    assert live_differences(seen.before, seen.after) == []
-    assert seen.after.host["checkout"] == seen.before.host["checkout"]
-    assert seen.ran.summary["verdict"] == "rolled-back"
+def test_signal_during_the_switch_rolls_the_host_back(
+    stopped: Mapping[str, Future[FaultRun]], moment: str
+) -> None:
+    """Exit 11; host, checkout and poll set are restored, also after a second signal."""
+    fault_run = stopped[moment].result()
+    fault_run.ran.demand(11)
+    assert live_differences(fault_run.before, fault_run.after) == []
+    assert fault_run.after.host["checkout"] == fault_run.before.host["checkout"]
+    assert fault_run.ran.summary["verdict"] == "rolled-back"
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_the_record_is_written_to_its_end(stopped: Mapping[str, Future[FaultRun]], moment: str) -> None:
-    """Report, summary and the journal's last line are there and name the same exit code."""
+def test_record_of_an_interrupted_run_is_complete(stopped: Mapping[str, Future[FaultRun]], moment: str) -> None:
+    """Report and summary exist, and the summary and the journal's last line have the run's exit code."""
     ran = stopped[moment].result().ran
     assert ran.folder is not None
     assert (ran.folder / "report.html").exists()

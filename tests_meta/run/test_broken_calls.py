@@ -86,7 +86,7 @@ def partial_changes(fault_run: FaultRun) -> list[str]:
         return [*wrong, f"no record: {ran.output[-800:]}"]
     actions = [finding["do"] for finding in ran.summary["findings"] if finding["do"]]
     failed = [line for line in ran.of("assertion") if line["outcome"] == "failed" and line["message"]]
-    wrong += [] if actions or failed else ["nobody is told what happened"]
+    wrong += [] if actions or failed else ["the failure is not reported"]
     wrong += [f"left behind: {one}" for one in after.left]
     for name in RECIPES:
         mirror, upstream = after.forge.get(name), after.upstream[name]
@@ -174,7 +174,7 @@ def test_failed_call_leaves_no_partial_change(
     for call, failure in chosen:
         fault_run = run_with_broken_calls(parallel_world, call.state, failure, call.name)
         point, found = f"{failure}: {call.name}", partial_changes(fault_run)
-        print(f"{point}: exit {fault_run.ran.exit} {found or 'well'}", flush=True)
+        print(f"{point}: exit {fault_run.ran.exit} {found or 'correct'}", flush=True)
         wrong |= {point: found} if found else {}
     writes = sum(1 for call in calls if call.writes)
     record_property(
