@@ -75,13 +75,13 @@ def test_power_cut_at_any_boundary_is_recovered(
         point = f"{way}: {snapshot.number} {snapshot.boundary}"
         tried[point] = recover_from(recorded.parallel_world, series, snapshot, way)
         print(f"{time.monotonic() - began:7.1f} s {point}: {tried[point] or 'recovered'}", flush=True)
-    record_property("count", tested_points(series, tried))
+    record_property("count", describe_count(series, tried))
     assert len(tried) == len(series.snapshots) * (2 if ALL else 1)
     assert {point: wrong for point, wrong in tried.items() if wrong} == {}
 
 
-def tested_points(series: SnapshotSeries, tried: Mapping[str, list[str]]) -> str:
-    """The number of boundaries and snapshots, and of the snapshots tested in each way."""
+def describe_count(series: SnapshotSeries, tried: Mapping[str, list[str]]) -> str:
+    """Describe the number of boundaries, of snapshots, and of snapshots tested in each way."""
     each = ", ".join(f"{sum(1 for point in tried if point.startswith(way))} {way}" for way in (ONWARD, BACK))
     points = f"{series.boundaries} boundaries, {len(series.snapshots)} differ on disk"
     return f"power cuts: {points}; {each} (MUSTER_SEED={SEED})"
