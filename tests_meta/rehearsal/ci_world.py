@@ -26,7 +26,7 @@ PACKAGE = Path(str(fixtures.rehearsal.__file__)).parent
 ROOT = PACKAGE.parents[1]
 T = TypeVar("T")
 ORG = "recipe-maintainers"
-# A REF that no mirror has: its build clones, fails to fetch, and is red in a tenth of a second.
+# A REF that no mirror has: its build fails at the fetch within a tenth of a second.
 NO_SUCH_COMMIT = "f" * 40
 MEMBER_SCOPES = "write:repository,write:issue,read:organization,read:user"
 # The module behind each part that these tests start alone.
@@ -34,7 +34,7 @@ MODULES = {"forge": "forge_embedded", "ci": "drone_embedded", "drone": "drone_re
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on just now."""
+    """Ports that are free now."""
     listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     try:
         return [int(listener.getsockname()[1]) for listener in listeners]
@@ -44,7 +44,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def until(look: Callable[[], T | None], *, within_s: float = 20.0, what: str = "") -> T:
-    """Look until there is something; the other side is a process, so there is no event to wait for."""
+    """Poll until `look` returns a value; the other side is a process, so there is no event to wait for."""
     deadline = monotonic() + within_s
     while monotonic() < deadline:
         found = look()
@@ -75,7 +75,7 @@ def git(bare: Path, *arguments: str, given: bytes = b"") -> str:
 
 
 def functional_tests(recipe: str) -> set[str]:
-    """The functional tests that a recipe's files hold, read without running them, as results name them."""
+    """The functional tests in a recipe's files, by their names in results, read without running them."""
     found = set()
     for path in (PACKAGE / "initial_state" / "ccci" / "tests" / recipe / "functional").glob("test_*.py"):
         for node in ast.parse(path.read_text()).body:
@@ -93,7 +93,7 @@ def ccci_tree() -> dict[str, str | Path]:
 
 @dataclass
 class World:
-    """A running world, its settings, and ways to look into it and to act in it as a person would."""
+    """A running world, its settings, and methods to read it and to act in it as a person would."""
 
     settings: WorldSettings
     processes: dict[str, subprocess.Popen[str]]
@@ -116,7 +116,7 @@ class World:
         assert line == "READY\n", (line, (self.settings.root / f"{part}.log").read_text())
 
     def stop(self, part: str) -> None:
-        """End one process politely."""
+        """Terminate one process and wait for it."""
         process = self.processes.pop(part)
         process.terminate()
         process.wait(timeout=15)
@@ -144,12 +144,12 @@ class World:
         return build
 
     def build(self, number: int) -> dict[str, Any]:
-        """One build as Drone has it now."""
+        """The current state of one build in Drone."""
         found: dict[str, Any] = self.drone("GET", f"/repos/{ORG}/cc-ci/builds/{number}").json()
         return found
 
     def builds(self, **params: str | int) -> list[dict[str, Any]]:
-        """Builds as listed."""
+        """The list of builds."""
         found: list[dict[str, Any]] = self.drone("GET", f"/repos/{ORG}/cc-ci/builds", params=params).json()
         return found
 
@@ -159,7 +159,7 @@ class World:
         return "".join(line["out"] for line in lines)
 
     def finished(self, number: int) -> dict[str, Any]:
-        """The build, when it is done."""
+        """Wait for the end of the build and return it."""
 
         def look() -> dict[str, Any] | None:
             build = self.build(number)
@@ -174,11 +174,11 @@ class World:
         return found
 
     def head(self, repo: str, branch: str = "main") -> str:
-        """A branch's head."""
+        """The head of a branch."""
         return git(self.settings.forge_dir / "repos" / ORG / f"{repo}.git", "rev-parse", f"refs/heads/{branch}")
 
     def push(self, branch: str, files: Mapping[str, str | Path | None], *, base: str = "main") -> str:
-        """Push a commit on top of `base` to a branch of cc-ci, over http as anybody would; returns its sha."""
+        """Push a commit on top of `base` to a branch of cc-ci, over http; returns its sha."""
         contents = []
         for path, content in files.items():
             known = self.forge("GET", f"/repos/{ORG}/cc-ci/contents/{path}", params={"ref": base})
@@ -195,7 +195,7 @@ class World:
         return str(answer.json()["commit"]["sha"])
 
     def statuses(self, repo: str, sha: str) -> list[dict[str, Any]]:
-        """All statuses of a commit, newest first."""
+        """All statuses of a commit, latest first."""
         found: list[dict[str, Any]] = []
         page = 1
         while rows := self.forge(
@@ -263,13 +263,13 @@ def running(
     parts: tuple[str, ...] = ("forge", "ci"),
     **changes: Any,
 ) -> Iterator[World]:
-    """A seeded world with its `parts` running, ended with everything it started.
+    """A seeded world with its `parts` running; all of its processes are stopped at the end.
 
-    `prepare` may add to it before anything runs; `changes` are settings.
+    `prepare` may add to the world before its processes start; `changes` are settings.
     """
     root.mkdir(parents=True, exist_ok=True)
     settings = make_settings(root, **changes)
-    # Connections are not kept: a server that a test stops and starts must not be met by a stale one.
+    # No keep-alive: a stale connection to a restarted server would fail.
     limits = httpx.Limits(max_keepalive_connections=0)
     http = httpx.Client(trust_env=False, timeout=70, verify=False, limits=limits)  # plain http on loopback
     world = World(settings, {}, seed(settings, recipes), http)

@@ -1,4 +1,4 @@
-"""One run in a misbehaving world, and how what it left differs from what the fault's expectation says."""
+"""One run in a world with a fault, and how the resulting state differs from the expected end state."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests_meta.parallel_worlds import (
 
 
 def run_with_fault(parallel_world: ParallelWorld, name: str) -> FaultRun:
-    """One run in a world with this fault; the world runs on until it has been looked at."""
+    """Run once in a world with this fault; the world is stopped after its state was read."""
     fault = FAULTS[name]
     fills_our_disk = bool(effects([name], FillDisk))
     state = "" if fault.is_seeded else MIRRORED if fault in host.FAULTS or fills_our_disk else SEEDED
@@ -33,10 +33,10 @@ def run_with_fault(parallel_world: ParallelWorld, name: str) -> FaultRun:
     try:
         before = parallel_world.world_state()
         if fills_our_disk:
-            # muster's own disk is not the world's: the run is told, and starts the world by itself.
+            # The full disk is muster's, not the world's: the run gets the option and starts the world itself.
             ran = parallel_world.run("--roster", str(parallel_world.roster), "--fault", name, reports=reports)
         else:
-            # With real parts every request takes longer, and some faults are waits to their very end.
+            # With real parts every request takes longer, and some faults wait until their time limit.
             ran = parallel_world.visit(
                 reports=reports, limit_s=LIMIT_S if parallel_world.parts is None else 2 * LIMIT_S
             )
@@ -46,7 +46,7 @@ def run_with_fault(parallel_world: ParallelWorld, name: str) -> FaultRun:
 
 
 def differences(state: EndState, seen: FaultRun, *, recipe: str = "") -> list[str]:
-    """How the world differs from `state`; `recipe` is the one that the fault hits, "?" the one that is not polled."""
+    """How the world differs from `state`; `recipe` is hit by the fault, "?" is the unpolled recipe."""
     before, after = seen.before, seen.after
     match state:
         case EndState.CONVERGED:

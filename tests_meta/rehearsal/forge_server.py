@@ -1,7 +1,7 @@
-"""What a contract test gets: a running forge, fresh repositories on it, clones of them, and a way to wait.
+"""The forge for contract tests: a running server, new repositories, clones, and polling.
 
-``MUSTER_GITEA_BIN`` names a gitea binary; the same tests then also run against it. One that was built without its
-assets must have them beside it.
+With ``MUSTER_GITEA_BIN``, the path of a gitea binary, the same tests also run against Gitea. A binary that was built
+without its assets needs them in its folder.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ DEADLINE_S = 20.0
 
 @dataclass
 class Clone:
-    """A work tree on this side of the wire."""
+    """A local work tree."""
 
     path: Path
 
     def git(self, *arguments: str) -> str:
-        """Output of a git command that must succeed."""
+        """The output of a git command that must succeed."""
         done = self.attempt(*arguments)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
@@ -95,12 +95,12 @@ class Remote:
         return f"/repos/{self.owner}/{self.name}"
 
     def url(self, token: str = "operator") -> str:
-        """For git; with the token as the password unless it is ""."""
+        """The address for git, with the token as its password; "" means no token."""
         login = f"anybody:{self.forge.server.tokens[token]}@" if token else ""
         return f"{self.forge.url.replace('://', '://' + login)}/{self.owner}/{self.name}.git"
 
     def head(self, branch: str = "main") -> str:
-        """The commit of a branch, as git sees it."""
+        """The head of a branch, read with git ls-remote."""
         out = subprocess.run(
             ["git", "ls-remote", self.url(), f"refs/heads/{branch}"],
             capture_output=True,
@@ -114,7 +114,7 @@ class Remote:
 
 @dataclass
 class ForgeUnderTest:
-    """What a contract test gets: clients by token name, fresh repositories, and a way to wait."""
+    """A running forge: API clients by token name, new repositories, and polling."""
 
     server: Server
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
@@ -125,19 +125,19 @@ class ForgeUnderTest:
         return self.server.url
 
     def before(self, major: int, minor: int) -> bool:
-        """Whether it is an older Gitea than that; the embedded forge answers as 1.25 does."""
+        """Whether the forge is older than this Gitea version; the embedded forge reports 1.25."""
         first, second, *_ = str(self.api("").get("/version").json()["version"]).split(".")
         return (int(first), int(second)) < (major, minor)
 
     def api(self, token: str = "operator") -> httpx.Client:
-        """A client of the API that sends this token; "" sends none."""
+        """An API client with this token; "" means no token."""
         if token not in self._clients:
             headers = {"Authorization": f"token {self.server.tokens[token]}"} if token else {}
             self._clients[token] = httpx.Client(base_url=self.url + "/api/v1", headers=headers, timeout=30)
         return self._clients[token]
 
     def new_repo(self, files: Mapping[str, str] | None = None, *, org: str = ORG, private: bool = True) -> Remote:
-        """A repository of its own for one test; with files, its ``main`` has one commit with them."""
+        """Create a repository for one test; with files, its ``main`` has one commit of them."""
         remote = Remote(org, f"repo-{next(self._numbers)}-{secrets.token_hex(3)}", self)
         made = self.api().post(
             f"/orgs/{org}/repos", json={"name": remote.name, "private": private, "default_branch": "main"}
@@ -158,7 +158,7 @@ class ForgeUnderTest:
         return str(answer.json()["commit"]["sha"])
 
     def new_pull(self, remote: Remote, files: Mapping[str, str], *, branch: str = "feature") -> dict[str, Any]:
-        """An open pull request that adds `files` to ``main`` from a new branch."""
+        """Open a pull request that adds `files` to ``main`` from a new branch."""
         self.write(remote, files, new_branch=branch)
         body = {"head": branch, "base": "main", "title": f"Take {branch}"}
         answer = self.api().post(remote.api + "/pulls", json=body)
@@ -167,7 +167,7 @@ class ForgeUnderTest:
         return found
 
     def clone(self, remote: Remote, folder: Path, token: str = "operator") -> Clone:
-        """A clone of the repository in `folder`, whose origin carries the token."""
+        """Clone the repository to `folder`; the address of its origin has the token."""
         subprocess.run(
             ["git", "clone", "--quiet", remote.url(token), str(folder)],
             env=git_environment(),
@@ -179,10 +179,10 @@ class ForgeUnderTest:
         clone.git("symbolic-ref", "HEAD", "refs/heads/main")
         return clone
 
-    def until(self, ask: Callable[[], Any], what: str) -> Any:
-        """The first true answer; fails when there is none in time. For what the forge does in its queues."""
+    def until(self, look: Callable[[], Any], what: str) -> Any:
+        """Poll until `look` returns a true value, for work that the forge does in its queues."""
         deadline = time.monotonic() + DEADLINE_S
-        while not (seen := ask()):
+        while not (seen := look()):
             assert time.monotonic() < deadline, f"not within {DEADLINE_S} s: {what}"
             time.sleep(0.02)
         return seen
@@ -205,7 +205,7 @@ def kinds() -> list[str]:
 
 @pytest.fixture(scope="session", params=kinds())
 def forge(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ForgeUnderTest:
-    """A running forge with the accounts of `TOKENS`; one of each kind for the whole session."""
+    """A running forge; one of each kind for the whole session."""
     running = request.config.stash.setdefault(_running, {})
     kind = str(request.param)
     if kind not in running:

@@ -1,4 +1,4 @@
-"""A world of a forge and a host only, for tests of the host: laid out once, and put back before every start."""
+"""A world of a forge and a host, for tests of the host; its files are restored before every start."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def commit(repository: Path, files: Mapping[str, bytes], *, extra: str = "") -> 
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What a command over ssh gave."""
+    """The result of a command over ssh."""
 
     status: int
     out: str
@@ -120,7 +120,7 @@ class HostWorld:
         settings.save()
 
     def _process(self, part: str) -> subprocess.Popen[str]:
-        """A process of the world; returns when it has said READY."""
+        """Start a process of the world; returns when it has printed READY."""
         log = (self.settings.logs_dir / f"{part}.log").open("a")
         process = subprocess.Popen(
             [sys.executable, "-m", f"fixtures.rehearsal.{MODULES.get(part, part)}", str(self.settings.root)],
@@ -135,18 +135,18 @@ class HostWorld:
         return process
 
     def lay_out(self) -> None:
-        """Put the host's files back to what `prepare` made."""
+        """Restore the host's files as `prepare` made them."""
         self.stop()
         remove(self.settings.host_dir)
         shutil.copytree(self._pristine, self.settings.host_dir, symlinks=True)
 
     def start(self, *names: str) -> None:
-        """Boot the host as it was laid out, with the faults `names`."""
+        """Restore the host's files and boot it with the faults `names`."""
         self.lay_out()
         self.boot(*names)
 
     def local(self, script: str) -> Answer:
-        """Run a script with the host's environment, without a host that runs."""
+        """Run a script with the host's environment, without booting the host."""
         done = subprocess.run(
             ["/bin/sh", "-c", script],
             cwd=self.paths.home,
@@ -158,7 +158,7 @@ class HostWorld:
         return Answer(done.returncode, done.stdout, done.stderr)
 
     def boot(self, *names: str) -> None:
-        """Boot the host as it is."""
+        """Boot the host with its current files and the faults `names`."""
         self.stop()
         dataclasses.replace(self.settings, faults=names).save()
         self._host = self._process("host")
@@ -178,7 +178,7 @@ class HostWorld:
         self._forge.wait(20)
 
     def left_over(self) -> list[str]:
-        """Commands that still run and have the host's folder in their arguments or their environment."""
+        """Running commands that have the host's folder in their arguments or environment."""
         found = []
         for place in Path("/proc").glob("[0-9]*"):
             try:
@@ -223,7 +223,7 @@ class HostWorld:
         return execute(self._client, script, given=given, limit_s=limit_s)
 
     def out(self, script: str) -> str:
-        """The output of a script that has to succeed."""
+        """The output of a script that must succeed."""
         answer = self.run(script)
         assert answer.status == 0, f"{script}\n{answer}"
         return answer.out.strip()
@@ -241,7 +241,7 @@ class HostWorld:
 
 
 def until(holds: Callable[[], bool], what: str, *, limit_s: float = 30.0) -> None:
-    """Look again until it holds."""
+    """Poll until `holds` is true; fails after `limit_s`."""
     deadline, pause = time.monotonic() + limit_s, threading.Event()
     while not holds():
         assert time.monotonic() < deadline, f"{what}: not within {limit_s} s"
@@ -249,7 +249,7 @@ def until(holds: Callable[[], bool], what: str, *, limit_s: float = 30.0) -> Non
 
 
 def execute(client: paramiko.SSHClient, script: str, *, given: bytes = b"", limit_s: float = 30.0) -> Answer:
-    """One command on one channel; -1 is what paramiko says when no exit status came."""
+    """Run one command on one channel; the status is -1 (paramiko) when no exit status was sent."""
     transport = client.get_transport()
     assert transport is not None
     channel = transport.open_session(timeout=limit_s)

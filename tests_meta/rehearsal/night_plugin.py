@@ -1,8 +1,8 @@
-"""Lets a run take place on another night: loaded into muster with ``-p tests_meta.rehearsal.night_plugin``.
+"""Makes a run count for another night; loaded into muster with ``-p tests_meta.rehearsal.night_plugin``.
 
-The machine's clock stays as it is, for the world's servers go by it too. Only what counts in nights is told another
-time: ``MUSTER_NIGHT`` (a date) is the night that findings are told in, and ``MUSTER_HOURS_SINCE`` how long ago the
-latest finished run is taken to have ended; the records of earlier nights are as much older.
+The machine's clock does not change, because the world's servers use it too. ``MUSTER_NIGHT`` (a date) is the night for
+which findings are reported, ``MUSTER_HOURS_SINCE`` the age of the latest finished run; earlier records are older by the
+same time.
 """
 
 from __future__ import annotations

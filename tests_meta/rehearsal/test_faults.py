@@ -1,7 +1,7 @@
-"""Every fault of the embedded world leads to what its table says: exit code, verdict, and state of the world.
+"""Every fault of the rehearsal leads to the exit code, verdict and end state in its table.
 
-On every push one fault of each kind is shown; ``MUSTER_ALL_FAULTS=1`` shows all. The world is read by git,
-SQLite, symlinks and the host's own systemctl, before and after each run, never by muster's clients.
+By default one fault of each kind is run; ``MUSTER_ALL_FAULTS=1`` runs all. The world is read before and after each
+run with git, SQLite, symlinks and the host's systemctl, not with muster's clients.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ CONTROL = "switch-exit-4-old-unit"
 
 
 @pytest.fixture(scope="module")
-def sweep(
+def fault_runs(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Mapping[str, Future[FaultRun]]:
-    """All faults that the chosen tests are about, each run once."""
+    """One run of each fault that the selected tests need."""
     needs: set[str] = {
         item.callspec.params["name"] if hasattr(item, "callspec") else CONTROL
         for item in request.session.items
-        if item.path == request.path and "sweep" in getattr(item, "fixturenames", ())
+        if item.path == request.path and "fault_runs" in getattr(item, "fixturenames", ())
     }
 
     def job(name: str) -> Callable[[ParallelWorld], FaultRun]:
@@ -43,8 +43,8 @@ def sweep(
     return in_parallel_worlds(tmp_path_factory.mktemp("faults"), {name: job(name) for name in sorted(needs)})
 
 
-def test_every_fault_is_a_record_of_its_own() -> None:
-    """A name in kebab case that no other fault has, a sentence, an effect, and a reason; it is found by its name."""
+def test_every_fault_is_fully_described() -> None:
+    """Every fault has a unique name in kebab case, a sentence, an effect and a reason, and is found by name."""
     everything = [one for system in (forge, host, bridge, drone, record, clock) for one in system.FAULTS]
     assert len(everything) == len(FAULTS)
     for one in everything:
@@ -55,17 +55,17 @@ def test_every_fault_is_a_record_of_its_own() -> None:
         assert find(one.example) is one
 
 
-def test_every_push_shows_each_exit_and_each_state() -> None:
-    """The chosen few hold one of each kind of outcome that the whole table has, but for the slowest."""
+def test_quick_faults_cover_each_exit_and_end_state() -> None:
+    """The quick faults cover every end state of the table except the slowest, and the main exit codes."""
     quick = [entry for entry in FAULTS.values() if entry.quick]
     assert {entry.state for entry in FAULTS.values()} - {EndState.GONE} == {entry.state for entry in quick}
     assert {entry.exit for entry in quick} >= {0, 1, 11, 13}
 
 
 @pytest.mark.parametrize("name", SHOWN)
-def test_a_fault_ends_in_its_verdict(sweep: Mapping[str, Future[FaultRun]], name: str) -> None:
-    """Exit code, verdict in one word, and the cause in words; never a traceback."""
-    entry, ran = FAULTS[name], sweep[name].result().ran
+def test_fault_ends_in_its_verdict(fault_runs: Mapping[str, Future[FaultRun]], name: str) -> None:
+    """The run has the exit code and verdict of the fault and names its cause, without a traceback."""
+    entry, ran = FAULTS[name], fault_runs[name].result().ran
     ran.demand(entry.exit)
     assert "Traceback" not in ran.output
     assert "INTERNALERROR" not in ran.output
@@ -75,7 +75,7 @@ def test_a_fault_ends_in_its_verdict(sweep: Mapping[str, Future[FaultRun]], name
 
 
 def demand_record(entry: Fault, ran: Ran) -> None:
-    """The record names the same exit and verdict; what there was no room for is not there in part."""
+    """Assert that the record has the same exit and verdict, and no partial file."""
     assert ran.folder is not None
     names = {path.name for path in ran.folder.iterdir()}
     if entry.record == RecordLeft.WHOLE:
@@ -94,39 +94,39 @@ def demand_record(entry: Fault, ran: Ran) -> None:
 
 
 @pytest.mark.parametrize("name", SHOWN)
-def test_a_fault_leaves_the_world_in_its_state(sweep: Mapping[str, Future[FaultRun]], name: str) -> None:
-    """As it was or as it should be, and nothing of muster's own left in it."""
+def test_fault_leaves_the_world_in_its_end_state(fault_runs: Mapping[str, Future[FaultRun]], name: str) -> None:
+    """The world is in the end state of the fault, with no leftovers of muster."""
     fault = FAULTS[name]
-    assert differences(fault.state, sweep[name].result(), recipe=fault.recipe) == []
+    assert differences(fault.state, fault_runs[name].result(), recipe=fault.recipe) == []
 
 
 @pytest.mark.parametrize("name", SHOWN)
-def test_what_needs_a_person_says_what_to_do(sweep: Mapping[str, Future[FaultRun]], name: str) -> None:
-    """A run that did not end well names a thing to do, or an assertion with what was expected and seen."""
-    ran = sweep[name].result().ran
+def test_failed_run_says_what_to_do(fault_runs: Mapping[str, Future[FaultRun]], name: str) -> None:
+    """A failed run has a finding with an action, or a failed assertion with a message."""
+    ran = fault_runs[name].result().ran
     if FAULTS[name].record != RecordLeft.WHOLE:
         assert "make room" in ran.output or "could not be written" in ran.output
         return
     if FAULTS[name].exit == 0:
         assert [one for one in ran.summary["findings"] if one["severity"] == "action"] == []
         return
-    told = [finding["do"] for finding in ran.summary["findings"] if finding["do"]]
-    assert told or [line for line in ran.of("assertion") if line["outcome"] == "failed" and line["message"]]
+    actions = [finding["do"] for finding in ran.summary["findings"] if finding["do"]]
+    assert actions or [line for line in ran.of("assertion") if line["outcome"] == "failed" and line["message"]]
 
 
-def test_the_checks_tell_the_states_apart(sweep: Mapping[str, Future[FaultRun]]) -> None:
-    """A migrated world passes for no other state, and an untouched one not for a migrated one."""
-    migrated = sweep[CONTROL].result()
+def test_end_states_are_distinguished(fault_runs: Mapping[str, Future[FaultRun]]) -> None:
+    """A migrated world matches no other end state, and an unchanged world does not match a migrated one."""
+    migrated = fault_runs[CONTROL].result()
     for state in (EndState.BASELINE_LIVE, EndState.NOT_ENROLLED, EndState.WITHHELD, EndState.UNTOUCHED):
         assert differences(state, migrated) != [], state
-    still = replace(migrated, after=migrated.before)
-    assert differences(EndState.CONVERGED, still) != []
-    assert differences(EndState.ALL_BUT_ONE, still, recipe="mumble") != []
+    unchanged = replace(migrated, after=migrated.before)
+    assert differences(EndState.CONVERGED, unchanged) != []
+    assert differences(EndState.ALL_BUT_ONE, unchanged, recipe="mumble") != []
 
 
-def test_the_list_of_faults_tells_each_outcome() -> None:
-    """`--fault list` names every fault, what it shows, and the exit code that it leads to."""
-    said = muster("--fault", "list").demand(0).output
+def test_fault_list_shows_each_outcome() -> None:
+    """`--fault list` prints every fault with its sentence and its exit code."""
+    output = muster("--fault", "list").demand(0).output
     for name, fault in FAULTS.items():
-        line = next(line for line in said.splitlines() if name in line and fault.shows in line)
+        line = next(line for line in output.splitlines() if name in line and fault.shows in line)
         assert f"exit {fault.exit}" in line

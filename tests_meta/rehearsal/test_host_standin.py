@@ -1,4 +1,4 @@
-"""The embedded host answers as a NixOS host does: over ssh, from its service manager, its swarm and its nix."""
+"""The embedded host behaves as a NixOS host: ssh, systemd, docker swarm and nix."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="module")
 def host(world: HostWorld) -> HostWorld:
-    """A host that runs, for tests that leave it as it was."""
+    """A running host, for tests that do not change it."""
     world.start()
     return world
 
@@ -42,8 +42,8 @@ def host(world: HostWorld) -> HostWorld:
 # -- ssh ---------------------------------------------------------------------------------------------------
 
 
-def test_host_says_who_it_is(host: HostWorld) -> None:
-    """Machine id, hostname, root device and running system are those of the site, in one session."""
+def test_host_identity(host: HostWorld) -> None:
+    """Machine id, hostname, root device and running system can be read in one session."""
     said = host.out(
         f"cat $HOME/../etc/machine-id; hostname; uname -n; findmnt -n -o SOURCE --target $HOME; {CURRENT}"
     ).splitlines()
@@ -53,8 +53,8 @@ def test_host_says_who_it_is(host: HostWorld) -> None:
     assert "nixos-system-nixos-" in said[4]
 
 
-def test_commands_come_from_the_host_and_no_profile_is_read(host: HostWorld) -> None:
-    """PATH begins with the host's commands; neither ~/.bashrc nor ~/.profile is ever read."""
+def test_path_is_the_hosts_and_no_profile_is_read(host: HostWorld) -> None:
+    """PATH begins with the host's commands; ~/.bashrc and ~/.profile are not read."""
     for name in (".bashrc", ".profile", ".bash_profile"):
         (host.paths.home / name).write_text("echo poison; exit 9\n")
     assert host.out("command -v systemctl") == str(host.paths.bin / "systemctl")
@@ -62,23 +62,23 @@ def test_commands_come_from_the_host_and_no_profile_is_read(host: HostWorld) -> 
 
 
 def test_exit_status_and_both_outputs_arrive(host: HostWorld) -> None:
-    """Status, stdout and stderr are the command's; input reaches it, and its end too."""
+    """A command gets its input with the end of file, and its status, stdout and stderr are returned."""
     assert host.run("cat; echo wrong >&2; exit 37", given=b"given\n") == Answer(37, "given\n", "wrong\n")
 
 
-def test_much_output_on_both_streams(host: HostWorld) -> None:
-    """Three megabytes on each stream arrive whole."""
+def test_large_output_on_both_streams_is_complete(host: HostWorld) -> None:
+    """Three megabytes on each stream arrive completely."""
     answer = host.run("head -c 3000000 /dev/zero | tr '\\0' x & head -c 3000000 /dev/zero | tr '\\0' y >&2; wait")
     assert (answer.out.count("x"), answer.err.count("y"), answer.status) == (3_000_000, 3_000_000, 0)
 
 
 def test_killed_command_has_no_exit_status(host: HostWorld) -> None:
-    """A command that was killed is answered with a signal, which paramiko shows as -1; never before it was granted."""
+    """A killed command returns a signal, which paramiko shows as -1, and only after the request was accepted."""
     assert [host.run("kill -9 $$").status for _ in range(20)] == [-1] * 20
 
 
 def test_channels_run_side_by_side(host: HostWorld) -> None:
-    """Eight commands on one connection run at once: they wait for one another."""
+    """Eight commands on one connection run at the same time."""
     client = host.connect()
     meet = "mkdir -p meet && touch meet/$$ && while [ $(ls meet | wc -l) -lt 8 ]; do :; done; echo met"
     answers: list[Answer] = []
@@ -91,8 +91,8 @@ def test_channels_run_side_by_side(host: HostWorld) -> None:
     assert [answer.out for answer in answers] == ["met\n"] * 8
 
 
-def test_session_ends_when_its_input_does(host: HostWorld) -> None:
-    """A lock held by a session is free as soon as the connection is gone."""
+def test_session_ends_with_its_connection(host: HostWorld) -> None:
+    """A lock that a session holds is released when its connection is closed."""
     client = host.connect()
     transport = client.get_transport()
     assert transport is not None
@@ -123,8 +123,8 @@ def test_only_the_authorized_key_logs_in(host: HostWorld) -> None:
 # -- systemd -----------------------------------------------------------------------------------------------
 
 
-def test_transient_service_lives_without_its_connection(host: HostWorld) -> None:
-    """A service started by systemd-run goes on when the connection that started it is cut."""
+def test_transient_service_outlives_its_connection(host: HostWorld) -> None:
+    """A service started by systemd-run keeps running when its connection is closed."""
     client = host.connect()
     execute(client, "systemd-run --quiet --unit=stays --service-type=exec --remain-after-exit sleep 60")
     client.close()
@@ -134,8 +134,8 @@ def test_transient_service_lives_without_its_connection(host: HostWorld) -> None
     assert host.out("systemctl show -p LoadState --value stays") == "not-found"
 
 
-def test_unit_name_is_taken_once(host: HostWorld) -> None:
-    """A transient unit's name is refused, in systemd's words, while one of it is loaded; a failed one is."""
+def test_loaded_unit_name_is_refused(host: HostWorld) -> None:
+    """The name of a transient unit is refused with systemd's message while the unit is loaded, also when it failed."""
     host.out("systemd-run --quiet --unit=once --service-type=exec sh -c 'exit 3'")
     host.until("systemctl is-failed once", "failed")
     again = host.run("systemd-run --quiet --unit=once --service-type=exec true")
@@ -148,7 +148,7 @@ def test_unit_name_is_taken_once(host: HostWorld) -> None:
 
 
 def test_stop_and_time_limit_end_every_process(host: HostWorld) -> None:
-    """Stopping a unit, or reaching RuntimeMaxSec, also kills children that made sessions of their own."""
+    """Stopping a unit, or reaching RuntimeMaxSec, also kills children with their own sessions."""
     script = "setsid sh -c 'exec sleep 4711' & exec sleep 4712"
     host.out(f'systemd-run --quiet --unit=tree --service-type=exec sh -c "{script}"')
     host.until("ps -eo args | grep -c '^sleep 471[12]'", "2")
@@ -162,8 +162,8 @@ def test_stop_and_time_limit_end_every_process(host: HostWorld) -> None:
     host.out("systemctl reset-failed late")
 
 
-def test_timer_fires_and_is_gone(host: HostWorld) -> None:
-    """--on-active starts the service once; before, the timer can be taken away; after, both are unloaded."""
+def test_timer_fires_once_and_is_unloaded(host: HostWorld) -> None:
+    """--on-active starts the service once, then both units are unloaded; the timer can be stopped before."""
     host.out("systemd-run --quiet --unit=soon --on-active=0.2 touch $HOME/fired")
     until(lambda: (host.paths.home / "fired").exists(), "the timer to fire")
     host.until("systemctl show -p LoadState --value soon.timer", "not-found")
@@ -176,14 +176,14 @@ def test_timer_fires_and_is_gone(host: HostWorld) -> None:
 
 
 def test_manager_expands_variables_before_the_shell(host: HostWorld) -> None:
-    """${NAME} in a transient unit's command is the manager's, $$ is one dollar, and $NAME inside a word stays."""
+    """The manager expands ${NAME} in a transient unit's command, makes $$ a dollar, and keeps $NAME inside a word."""
     script = "echo ${HERE}-$$HOW-$HOW-${NOT} > $HOME/said"
     host.out(f"systemd-run -q --wait -E HERE=x -E HOW=y -E HOME=$HOME sh -c '{script}'")
     assert (host.paths.home / "said").read_text() == "x-y-y-\n"
 
 
-def test_journal_of_one_start_of_a_unit(host: HostWorld) -> None:
-    """journalctl has the lines of a unit in order, of all its starts or of the one that an invocation id names."""
+def test_journal_is_selected_by_unit_and_invocation(host: HostWorld) -> None:
+    """journalctl prints the lines of all starts of a unit in order, or of one start by its invocation id."""
     started = "systemd-run -q --wait --unit=said sh -c 'echo one; echo two; echo $$INVOCATION_ID'"
     invocation = ""
     for _ in range(2):
@@ -218,8 +218,8 @@ def test_swarm_shows_the_bridge_as_docker_does(host: HostWorld) -> None:
         assert row["Replicas"] == "1/1"
 
 
-def test_docker_says_what_it_does_not_have(host: HostWorld) -> None:
-    """A service that is not there: docker's exit codes and words."""
+def test_docker_reports_a_missing_service(host: HostWorld) -> None:
+    """A missing service gives docker's exit codes and messages."""
     assert host.run("docker service ps nosuch") == Answer(1, "", "no such service: nosuch\n")
     assert host.run("docker service logs nosuch") == Answer(1, "", "no such task or service: nosuch\n")
     inspected = host.run("docker service inspect nosuch")
@@ -227,7 +227,7 @@ def test_docker_says_what_it_does_not_have(host: HostWorld) -> None:
 
 
 def test_bridge_log_is_the_process_output(host: HostWorld) -> None:
-    """docker service logs shows what the bridge process printed, and by which task where it is not raw."""
+    """docker service logs prints the output of the bridge process, with the task's ID unless ``--raw``."""
     host.until(STATE, "running")
     until(
         lambda: "watching all 11 repos" in host.run(f"docker service logs --raw {BRIDGE}").out,
@@ -237,7 +237,7 @@ def test_bridge_log_is_the_process_output(host: HostWorld) -> None:
 
 
 def test_abra_fetches_from_upstream(host: HostWorld) -> None:
-    """abra recipe fetch clones a recipe that exists and fails on one that does not."""
+    """abra recipe fetch clones an existing recipe and fails for a missing one."""
     host.out(
         "ABRA_DIR=$HOME/fetched abra recipe fetch mumble -n && test -f $HOME/fetched/recipes/mumble/compose.yml"
     )
@@ -249,8 +249,8 @@ def test_abra_fetches_from_upstream(host: HostWorld) -> None:
 # -- nix ---------------------------------------------------------------------------------------------------
 
 
-def test_build_depends_on_the_content_alone(host: HostWorld) -> None:
-    """The head builds the running system; another commit of the same content too; other content another path."""
+def test_build_depends_only_on_the_content(host: HostWorld) -> None:
+    """Commits with the same content build the same path, other content another path."""
     build = BUILD.format(attribute="cc-ci")
     assert host.out(build) == host.out(CURRENT)
     host.out("cd ~/cc-ci && git commit -q --allow-empty -m same")
@@ -260,18 +260,18 @@ def test_build_depends_on_the_content_alone(host: HostWorld) -> None:
     host.out("cd ~/cc-ci && git reset -q --hard HEAD~2")
 
 
-def test_evaluation_tells_whose_configuration_it_is(host: HostWorld) -> None:
+def test_evaluation_reads_the_identity_of_a_configuration(host: HostWorld) -> None:
     """nix eval --apply reads hostname and root device of each attribute without building it."""
     pick = 'c: { hostname = c.networking.hostName; root_device = c.fileSystems."/".device; }'
     for attribute, wanted in {"cc-ci": "nixos", "cc-ci-hetzner": "nixos", "cc-ci-incus": "cc-ci"}.items():
         flake = f"git+file://$HOME/cc-ci?submodules=1#nixosConfigurations.{attribute}.config"
-        told = json.loads(host.out(f"nix eval --json \"{flake}\" --apply '{pick}'"))
-        assert told["hostname"] == wanted
-        assert (told["root_device"] == "/dev/disk/by-label/nixos") == (wanted == "nixos")
+        identity = json.loads(host.out(f"nix eval --json \"{flake}\" --apply '{pick}'"))
+        assert identity["hostname"] == wanted
+        assert (identity["root_device"] == "/dev/disk/by-label/nixos") == (wanted == "nixos")
 
 
 def test_flake_needs_its_submodule(host: HostWorld) -> None:
-    """Without ?submodules=1 the sops file is missing and nothing evaluates; an unknown attribute fails too."""
+    """Evaluation fails without ?submodules=1, because the sops file is missing, and for an unknown attribute."""
     with_submodule = BUILD.format(attribute="cc-ci").split("|")[0]
     assert host.run(with_submodule).status == 0
     without = host.run(with_submodule.replace("?submodules=1", ""))
@@ -283,7 +283,7 @@ def test_flake_needs_its_submodule(host: HostWorld) -> None:
 
 
 def test_stores_can_be_removed(host: HostWorld) -> None:
-    """The store's folders are read-only where nix made them; `make_removable` lets their owner delete them."""
+    """`make_removable` makes the read-only folders of a nix store removable by their owner."""
     copy = host.settings.root / "copy"
     shutil.copytree(host.paths.store, copy, symlinks=True)
     make_removable(copy)
@@ -292,8 +292,8 @@ def test_stores_can_be_removed(host: HostWorld) -> None:
     assert not copy.exists()
 
 
-def test_previous_generation_is_not_where_one_came_from(host: HostWorld) -> None:
-    """nix-env --rollback goes to the previous number, here to the legacy machine's system."""
+def test_rollback_goes_to_the_previous_generation_number(host: HostWorld) -> None:
+    """nix-env --rollback goes to the previous generation number, here the legacy machine's system."""
     profile = "nix-env -p $HOME/../nix/var/nix/profiles/system"
     host.out(f"{profile} --rollback")
     name = host.out("readlink -f $HOME/../nix/var/nix/profiles/system")

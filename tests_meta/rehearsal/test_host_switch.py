@@ -1,4 +1,4 @@
-"""What the embedded host does when it is switched to another system, well and with every one of its faults."""
+"""Switching the embedded host to another system, without faults and with each of its faults."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OLD_FAILURE = "offsite-copy.service"
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostWorld]:
-    """The real ssh server and the real nix, where both are installed."""
+    """A host with the real ssh server and nix where both are installed, else with their stand-ins."""
     real = find_sshd() is not None and shutil.which("nix") is not None
     ssh, nix = ("openssh", "nix") if real else ("paramiko", "stand-in")
     made = HostWorld(tmp_path_factory.mktemp("switch") / "world", ssh=ssh, nix=nix)
@@ -41,13 +41,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostWorld]:
 
 
 class Switch:
-    """A switch to a system that polls one repository more, with a revert armed, as a deploy does it."""
+    """A switch to a system that polls one more repository, with an armed revert timer, as in a deploy."""
 
     def __init__(
         self,
         world: HostWorld,
         *,
-        dead_man_s: float = 3600.0,
+        revert_after_s: float = 3600.0,
         attribute: str = "cc-ci",
         properties: tuple[str, ...] = (),
     ) -> None:
@@ -66,7 +66,7 @@ class Switch:
         world.out(f"printf '%s\\n' '{self.revert}' > $HOME/revert.sh")
         words = " ".join(f"{option} {one}" for one in properties for option in ("--timer-property", "-p"))
         world.out(
-            f"systemd-run -q --unit=revert --on-active={dead_man_s} {words} -E HOME=$HOME sh $HOME/revert.sh"
+            f"systemd-run -q --unit=revert --on-active={revert_after_s} {words} -E HOME=$HOME sh $HOME/revert.sh"
         )
 
     def start(self, *, limit_s: float = 60.0) -> None:
@@ -76,44 +76,44 @@ class Switch:
             f"-E HOME=$HOME sh -c '{script}'"
         )
 
-    def ended(self) -> str:
-        """How it ended: ``Result ExecMainStatus``."""
+    def wait_for_result(self) -> str:
+        """Wait for the end of the switch; returns ``Result ExecMainStatus``."""
         shown = "systemctl show -p SubState --value switch.service"
         until(lambda: self.world.run(shown).out.strip() in {"exited", "failed"}, "the switch to end")
         return self.world.out("systemctl show -p Result,ExecMainStatus --value switch").replace("\n", " ")
 
-    def taken_back(self) -> None:
-        """Run the revert by hand and see everything as it was."""
+    def revert_by_hand(self) -> None:
+        """Run the revert by hand, and assert the previous system and poll set."""
         self.world.out(self.revert)
         assert self.world.out(CURRENT) == self.home
-        self.bridge_is_back()
+        self.wait_for_old_bridge()
 
-    def host_comes_back_by_itself(self) -> None:
-        """Nobody can log in until the host's own revert has made it what it was."""
+    def wait_for_revert(self) -> None:
+        """Wait until ssh is lost and the revert timer has restored ssh, system and poll set."""
         until(lambda: not self.world.reachable(), "ssh to be gone")
         until(self.world.reachable, "the host's own revert to bring ssh back")
         self.world.disconnect()
         self.world.until(CURRENT, self.home)
-        self.bridge_is_back()
+        self.wait_for_old_bridge()
 
-    def host_is_gone(self) -> None:
-        """Nobody can log in, and what was armed is gone too."""
+    def wait_until_lost(self) -> None:
+        """Wait until ssh is lost and the revert timer is stopped."""
         until(lambda: not self.world.reachable(), "ssh to be gone")
-        until(lambda: disarmed(self.world), "the armed revert to be gone")
+        until(lambda: is_disarmed(self.world), "the armed revert to be gone")
         self.world.disconnect()
 
-    def bridge_is_back(self) -> None:
+    def wait_for_old_bridge(self) -> None:
         self.world.until(STATE, "running")
         assert "recipe-maintainers/ghost" not in self.world.out(ENVIRONMENT)
 
 
 def test_switch_replaces_the_task_and_reverts_by_recorded_generation(world: HostWorld) -> None:
-    """A switch starts a task with the new poll set, forgets failed units, sets the boot default; and back."""
+    """A switch starts a task with the new poll set, resets failed units and sets the boot default."""
     world.start()
     assert OLD_FAILURE in world.out(FAILED)
     switch = Switch(world)
     switch.start()
-    assert switch.ended() == "success 0"
+    assert switch.wait_for_result() == "success 0"
     assert world.out(CURRENT) == switch.built
     assert world.out(FAILED) == ""
     world.until(STATE, "running")
@@ -123,13 +123,13 @@ def test_switch_replaces_the_task_and_reverts_by_recorded_generation(world: Host
     assert said[-1] == f"finished switching to system configuration {switch.built}"
     loader = world.paths.loader / "loader.conf"
     assert loader.read_text().endswith("default nixos-generation-43.conf\n")
-    switch.taken_back()
+    switch.revert_by_hand()
     assert world.out("readlink $HOME/../nix/var/nix/profiles/system") == "system-42-link"
     assert loader.read_text().endswith("default nixos-generation-42.conf\n")
 
 
-def test_switch_to_the_same_leaves_the_bridge_alone(world: HostWorld) -> None:
-    """Neither a switch that changes nothing nor a second deploy of the same spec replaces the bridge's task."""
+def test_switch_to_the_same_system_keeps_the_bridge_task(world: HostWorld) -> None:
+    """A switch to the same system and a deploy of the same spec do not replace the bridge's task."""
     world.start()
     world.until(STATE, "running")
     task = world.out(TASK)
@@ -139,8 +139,8 @@ def test_switch_to_the_same_leaves_the_bridge_alone(world: HostWorld) -> None:
     assert world.out(NEWEST) == task
 
 
-def test_one_switch_at_a_time_and_unknown_actions(world: HostWorld) -> None:
-    """A second switch does not get the lock; an action that is none, and dry-activate, change nothing."""
+def test_second_switch_is_refused_by_the_lock(world: HostWorld) -> None:
+    """A second switch does not get the lock; dry-activate and an unknown action change nothing."""
     world.start("switch-hangs")
     switch = Switch(world)
     switch.start()
@@ -150,11 +150,11 @@ def test_one_switch_at_a_time_and_unknown_actions(world: HostWorld) -> None:
     assert world.run(f"{switch.home}/bin/switch-to-configuration nonsense").status == 1
     assert world.run(f"{switch.home}/bin/switch-to-configuration dry-activate").status == 0
     assert world.out(CURRENT) == switch.built
-    switch.taken_back()
+    switch.revert_by_hand()
 
 
-def test_test_activation_is_gone_after_a_reboot(world: HostWorld) -> None:
-    """`test` activates and leaves the boot default: a reboot is the rollback, and ends transient units."""
+def test_reboot_reverts_a_test_activation(world: HostWorld) -> None:
+    """`test` activates without changing the boot default; a reboot reverts it and ends transient units."""
     world.start()
     switch = Switch(world)
     world.out(f"{switch.built}/bin/switch-to-configuration test")
@@ -162,12 +162,12 @@ def test_test_activation_is_gone_after_a_reboot(world: HostWorld) -> None:
     world.boot()
     assert world.out(CURRENT) == switch.home
     assert world.run("systemctl is-active revert.timer").status == 4
-    switch.bridge_is_back()
+    switch.wait_for_old_bridge()
     assert world.out(TASK) != switch.task
 
 
-def test_nixos_rebuild_does_the_same(world: HostWorld) -> None:
-    """nixos-rebuild switch --flake builds, sets the profile and activates; list-generations shows it."""
+def test_nixos_rebuild_switches(world: HostWorld) -> None:
+    """nixos-rebuild switch --flake builds, sets the profile and activates; list-generations shows the generation."""
     world.start()
     Switch(world)
     world.out('nixos-rebuild switch --flake "git+file://$HOME/cc-ci?submodules=1#cc-ci"')
@@ -177,40 +177,40 @@ def test_nixos_rebuild_does_the_same(world: HostWorld) -> None:
     assert "recipe-maintainers/ghost" in world.out(ENVIRONMENT)
 
 
-def disarmed(world: HostWorld) -> bool:
-    """Has the service manager taken the revert's timer away?"""
+def is_disarmed(world: HostWorld) -> bool:
+    """Whether the service manager has stopped the revert timer."""
     entries = (json.loads(line) for line in world.paths.journal.read_text().splitlines())
     return any(entry["unit"] == "revert.timer" and entry["message"].startswith("Stopped") for entry in entries)
 
 
-def test_wrong_machine_s_system_ends_in_emergency_mode(world: HostWorld) -> None:
-    """Activating the legacy configuration takes ssh, services and the armed revert away; it boots no better."""
+def test_system_of_another_machine_ends_in_emergency_mode(world: HostWorld) -> None:
+    """Activating the legacy configuration stops ssh, services and the revert timer; a reboot does not help."""
     world.start()
-    switch = Switch(world, dead_man_s=60.0, attribute="cc-ci-incus")
+    switch = Switch(world, revert_after_s=60.0, attribute="cc-ci-incus")
     switch.start()
     until(lambda: not world.reachable(), "ssh to be gone")
-    until(lambda: disarmed(world), "the armed revert to be gone")
+    until(lambda: is_disarmed(world), "the armed revert to be gone")
     assert "You are in emergency mode." in world.paths.journal.read_text()
     world.boot()
     assert not world.reachable()
 
 
 @pytest.mark.parametrize("fault", ["", "emergency-mode"])
-def test_a_revert_without_default_dependencies_survives_emergency_mode(world: HostWorld, fault: str) -> None:
-    """As on a real systemd (test_real_systemd): it fires, and brings services and ssh back."""
+def test_revert_without_default_dependencies_survives_emergency_mode(world: HostWorld, fault: str) -> None:
+    """As on a real systemd (test_real_systemd), the timer fires and restores services and ssh."""
     world.start(*[fault] * bool(fault))
     attribute = "cc-ci" if fault else "cc-ci-incus"
-    switch = Switch(world, dead_man_s=2.0, attribute=attribute, properties=("DefaultDependencies=no",))
+    switch = Switch(world, revert_after_s=2.0, attribute=attribute, properties=("DefaultDependencies=no",))
     switch.start()
-    switch.host_comes_back_by_itself()
+    switch.wait_for_revert()
     assert world.run("systemctl is-active emergency.target multi-user.target").out.split() == [
         "inactive",
         "active",
     ]
 
 
-def test_a_reload_spoils_a_transient_command_with_a_semicolon(world: HostWorld) -> None:
-    """As systemd 252 does: the unit's command is read back with ``\\;`` in it. A script in a file is safe."""
+def test_daemon_reload_corrupts_a_transient_command_with_a_semicolon(world: HostWorld) -> None:
+    """As in systemd 252, a reload reads the unit's command back with ``\\;``; a script in a file is not affected."""
     world.start()
     arm = "systemd-run -q --unit={name} --on-active=0.3 sh -c 'echo one; echo two'"
     world.out(arm.format(name="kept"))
@@ -219,8 +219,8 @@ def test_a_reload_spoils_a_transient_command_with_a_semicolon(world: HostWorld) 
     world.until("journalctl -u spoilt -o cat -t sh", "one; echo two")
 
 
-def test_nothing_is_left_when_the_host_is_off(world: HostWorld) -> None:
-    """Powering off ends the bridge, transient services with what they started, and sessions."""
+def test_stopped_host_leaves_no_process(world: HostWorld) -> None:
+    """Stopping the host ends the bridge, sessions, and transient services with their children."""
     world.start()
     world.until(STATE, "running")
     world.out('systemd-run -q --unit=left --service-type=exec sh -c "setsid sleep 4713 & exec sleep 4713"')
@@ -236,7 +236,7 @@ def test_nothing_is_left_when_the_host_is_off(world: HostWorld) -> None:
 
 
 def damaged(name: str, script: str, wanted: str) -> Callable[[HostWorld], None]:
-    """A fault that is a state of the files: brought about without booting."""
+    """A check of a fault in the host's files, made without booting."""
 
     def check(world: HostWorld) -> None:
         assert wanted not in world.local(script).out
@@ -261,12 +261,12 @@ def _build_fails(world: HostWorld) -> None:
 def _switch_fails(world: HostWorld) -> None:
     switch = Switch(world)
     switch.start()
-    assert switch.ended() == "exit-code 2"
+    assert switch.wait_for_result() == "exit-code 2"
     assert world.out(CURRENT) == switch.built
     newest = f"docker inspect $({NEWEST}) --format '{{{{.Status.State}}}}'"
     until(lambda: "failed" in world.run(f"docker service ps {BRIDGE}").out.lower(), "a task to fail")
     assert world.run(newest).out.strip() != ""
-    switch.taken_back()
+    switch.revert_by_hand()
 
 
 def _exit_4(*, unit: str, old: bool) -> Callable[[HostWorld], None]:
@@ -274,12 +274,12 @@ def _exit_4(*, unit: str, old: bool) -> Callable[[HostWorld], None]:
         assert (unit in world.out(FAILED)) == old
         switch = Switch(world)
         switch.start()
-        assert switch.ended() == "exit-code 4"
+        assert switch.wait_for_result() == "exit-code 4"
         assert world.out(FAILED).split()[0] == unit
         assert "failed (status 4)" in world.out("journalctl -t nixos -o cat")
         world.until(STATE, "running")
         assert "recipe-maintainers/ghost" in world.out(ENVIRONMENT)
-        switch.taken_back()
+        switch.revert_by_hand()
         assert unit not in world.out(FAILED)
 
     return check
@@ -288,26 +288,26 @@ def _exit_4(*, unit: str, old: bool) -> Callable[[HostWorld], None]:
 def _switch_hangs(world: HostWorld) -> None:
     switch = Switch(world)
     switch.start(limit_s=0.6)
-    assert switch.ended().split()[0] == "timeout"
+    assert switch.wait_for_result().split()[0] == "timeout"
     assert world.out(CURRENT) == switch.built
-    switch.taken_back()
+    switch.revert_by_hand()
 
 
 def _breaks_bridge(world: HostWorld) -> None:
     switch = Switch(world)
     switch.start()
-    assert switch.ended() == "success 0"
+    assert switch.wait_for_result() == "success 0"
     until(lambda: "No such image" in world.run(f"docker service ps --no-trunc {BRIDGE}").out, "a rejection")
     replicas = "docker stack services ccci-bridge --format '{{.Replicas}}'"
     assert world.out(replicas) == "0/1"
-    switch.taken_back()
+    switch.revert_by_hand()
     world.until(replicas, "1/1")
 
 
 def _ssh_gone_for_good(world: HostWorld) -> None:
-    switch = Switch(world, dead_man_s=2.0)
+    switch = Switch(world, revert_after_s=2.0)
     switch.start()
-    switch.host_comes_back_by_itself()
+    switch.wait_for_revert()
 
 
 def _ssh_gone_for_a_while(world: HostWorld) -> None:
@@ -316,36 +316,36 @@ def _ssh_gone_for_a_while(world: HostWorld) -> None:
     until(lambda: not world.reachable(), "ssh to be gone")
     until(world.reachable, "ssh to be back")
     world.disconnect()
-    assert switch.ended() == "success 0"
+    assert switch.wait_for_result() == "success 0"
     assert world.out(CURRENT) == switch.built
 
 
 def _emergency(world: HostWorld) -> None:
-    switch = Switch(world, dead_man_s=60.0)
+    switch = Switch(world, revert_after_s=60.0)
     switch.start()
-    switch.host_is_gone()
+    switch.wait_until_lost()
 
 
 def _freezes(world: HostWorld) -> None:
-    """Whatever was armed, and however, is gone with everything else."""
-    switch = Switch(world, dead_man_s=60.0, properties=("DefaultDependencies=no",))
+    """A frozen host also loses a revert timer without default dependencies."""
+    switch = Switch(world, revert_after_s=60.0, properties=("DefaultDependencies=no",))
     switch.start()
-    switch.host_is_gone()
+    switch.wait_until_lost()
 
 
 def _bridge_stays(world: HostWorld) -> None:
     switch = Switch(world)
     switch.start()
-    assert switch.ended() == "success 0"
+    assert switch.wait_for_result() == "success 0"
     assert world.out(TASK) == switch.task
 
 
 def _bridge_old(world: HostWorld) -> None:
     switch = Switch(world)
     switch.start()
-    assert switch.ended() == "success 0"
+    assert switch.wait_for_result() == "success 0"
     until(lambda: world.run(TASK).out.strip() not in {"", switch.task}, "another task")
-    switch.bridge_is_back()
+    switch.wait_for_old_bridge()
 
 
 def _new_alert(world: HostWorld) -> None:
@@ -353,7 +353,7 @@ def _new_alert(world: HostWorld) -> None:
     assert len(before) == 1
     switch = Switch(world)
     switch.start()
-    assert switch.ended() == "success 0"
+    assert switch.wait_for_result() == "success 0"
     assert len(set(world.paths.alerts.iterdir()) - before) == 1
 
 
@@ -365,7 +365,7 @@ def _foreign(world: HostWorld) -> None:
 
 
 def _wrong_target(world: HostWorld) -> None:
-    """The repository's fault: what is seeded, since this world's checkout was made without it."""
+    """Applies the fault to the checkout, because this world is seeded without it."""
     place = world.paths.checkout / "flake.nix"
     [fault] = effects(["wrong-target"], ChangeHistory)
     [commit] = fault.change([Commit("main", "flake", datetime.now(UTC), {"flake.nix": place.read_bytes()})])
@@ -400,7 +400,7 @@ EXPECTED: dict[str, Callable[[HostWorld], None]] = {
 
 
 def kind(effect: Effect) -> object:
-    """What a part has to know to show an effect: its type, the moment, or which of an enumeration it is."""
+    """The kind of an effect: its moment, its member of an enumeration, or its type."""
     match effect:
         case At():
             return effect.moment
@@ -410,7 +410,7 @@ def kind(effect: Effect) -> object:
 
 
 def test_every_kind_of_effect_on_the_host_is_tested() -> None:
-    """Each check is about a fault of the host, and every kind of effect that those have is of one that is checked."""
+    """The checked faults are faults of the host and cover every kind of effect on it."""
     checked = EXPECTED.keys() | IN_FILES.keys()
     assert checked <= {fault.name for fault in FAULTS}
     kinds = {kind(effect) for fault in FAULTS if fault.name in checked for effect in fault.does}
@@ -418,14 +418,14 @@ def test_every_kind_of_effect_on_the_host_is_tested() -> None:
 
 
 @pytest.mark.parametrize("name", IN_FILES)
-def test_fault_in_files_is_there_before_the_host_starts(world: HostWorld, name: str) -> None:
-    """The fault is not there in a healthy host's files, and is when it was asked for."""
+def test_fault_in_files_is_made_before_the_host_starts(world: HostWorld, name: str) -> None:
+    """The files of a healthy host do not have the fault; after `apply_damage` they do."""
     world.lay_out()
     IN_FILES[name](world)
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_fault_does_what_it_says(world: HostWorld, name: str) -> None:
-    """With the fault switched on the host shows exactly that, and a way back where there is one."""
+def test_fault_has_its_effect(world: HostWorld, name: str) -> None:
+    """With the fault the host shows its effect, and can be reverted where the fault allows."""
     world.start(name)
     EXPECTED[name](world)

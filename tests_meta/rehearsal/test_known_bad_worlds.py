@@ -1,7 +1,7 @@
-"""Worlds in which one thing is wrong: each goes red by the test that is about it, and nothing else is blamed.
+"""Worlds with one defect: the run fails in the test about that defect and in no other.
 
-Each starts from a world that is known to be good (a run in it is green, see test_whole_rehearsal), is spoilt by
-git, HTTP or a file, as a person would spoil it, and is then visited by a run of its own.
+Each test starts from a world in which a run is green (see test_whole_rehearsal), makes one defect with git, HTTP or a
+file, as a person would, and starts a run.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ RESTARTED = "1 host systemctl restart deploy-bridge.service"
 
 
 def others_passed(ran: Ran, recipe: str) -> bool:
-    """Whether every other recipe came through all phases."""
+    """Whether every other recipe passed all phases."""
     passed = ran.titles("passed")
     return all(f"it has passed muster: {name}" in passed for name in night.RECIPES if name != recipe)
 
@@ -35,9 +35,8 @@ def others_passed(ran: Ran, recipe: str) -> bool:
 # -- mirrors -----------------------------------------------------------------------------------------------
 
 
-def test_a_mirror_of_another_repository_is_red_and_left_alone(converged: WorldPool, tmp_path: Path) -> None:
-    """Somebody filled cryptpad's mirror with something else: its head is not upstream's, nobody's work is
-    overwritten, a person is told, and the other eighteen pass."""
+def test_unrelated_mirror_fails_and_is_not_written(converged: WorldPool, tmp_path: Path) -> None:
+    """A mirror with an unrelated history fails with a finding and is not overwritten, and the other recipes pass."""
     with Person(converged, "cryptpad", tmp_path) as person:
         git(person.folder, "checkout", "--quiet", "--orphan", "elsewhere")
         head = person.push()
@@ -51,9 +50,9 @@ def test_a_mirror_of_another_repository_is_red_and_left_alone(converged: WorldPo
     assert ran.of("intent") == []
 
 
-def test_a_renamed_mirror_is_told_by_its_new_name_and_not_made_again(converged: WorldPool) -> None:
-    """Its old name leads to the new one by a redirect: it is no missing mirror, every test of it says where it is,
-    a person is told, nothing is written, and the other eighteen pass."""
+def test_renamed_mirror_is_reported_and_not_created_again(converged: WorldPool) -> None:
+    """A mirror whose name redirects to a new one fails with its new name in a finding and in each failed test; nothing
+    is written, and the other recipes pass."""
     settings = converged.settings
     repositories, moved = f"{settings.forge_url}/api/v1/repos/{settings.org}", "cryptpad-moved"
     header = {"Authorization": f"token {settings.operator_token}"}
@@ -66,17 +65,17 @@ def test_a_renamed_mirror_is_told_by_its_new_name_and_not_made_again(converged: 
     assert "it exists: cryptpad" in ran.failed
     assert all(title.endswith(": cryptpad") for title in ran.failed), ran.failed
     assert others_passed(ran, "cryptpad")
-    told = f"it answers as {settings.org}/{moved}"
+    answer = f"it answers as {settings.org}/{moved}"
     (found,) = [f for f in ran.of("finding") if f["id"] == "mirror-cryptpad"]
-    assert told in found["what"]
-    assert ran.output.count(told) > len(ran.failed)
+    assert answer in found["what"]
+    assert ran.output.count(answer) > len(ran.failed)
     assert ran.of("intent") == []
 
 
 @pytest.mark.parametrize("recipe", ["hedgedoc", "ghost"])
-def test_one_recipe_without_an_upstream_stops_nobody_else(converged: WorldPool, recipe: str) -> None:
-    """The one with a carried suite, and one that is a canary with deferred work: it alone is red, by name, and the
-    other eighteen pass all phases."""
+def test_recipe_without_an_upstream_fails_alone(converged: WorldPool, recipe: str) -> None:
+    """Only the recipe whose upstream is missing fails (one with a carried suite, one canary); the others pass all
+    phases."""
     with converged.breaking({"listener": "upstream", "path": f"/{recipe}\\.git/", "action": "status:404"}):
         ran = converged.visit("--health").demand(1)
     assert f"upstream has the recipe: {recipe}" in ran.failed
@@ -86,8 +85,8 @@ def test_one_recipe_without_an_upstream_stops_nobody_else(converged: WorldPool, 
     assert [name for name, row in rows.items() if row["mirrored"] is not True] == [recipe]
 
 
-def test_each_recipe_can_fail_alone(converged: WorldPool) -> None:
-    """Whichever of the nineteen has no upstream, a survey misses exactly that one and reads all the others."""
+def test_missing_upstream_is_missing_in_the_survey_alone(converged: WorldPool) -> None:
+    """When one upstream is missing, a survey lacks exactly that upstream; shown for each recipe."""
     site, roster = load_site(converged.site), load_roster(converged.roster)
     world = open_read_world(site, resolve_secrets(site))
     for recipe in roster.names:
@@ -99,9 +98,9 @@ def test_each_recipe_can_fail_alone(converged: WorldPool) -> None:
     world.close()
 
 
-def test_a_missing_upstream_stops_neither_the_migration_nor_its_record(world_pool: WorldPool) -> None:
-    """On the night itself: mumble cannot be fetched. The other eighteen are mirrored, polled and released; mumble is
-    named, is not created empty, and is not enrolled."""
+def test_migration_without_one_upstream_converges_the_others(world_pool: WorldPool) -> None:
+    """When mumble's upstream is missing, the other recipes are mirrored and polled; mumble fails by name, and is
+    neither created nor enrolled."""
     prepare_initial_world(world_pool)
     with world_pool.live(NIGHT), world_pool.breaking(
         {"listener": "upstream", "path": "/mumble\\.git/", "action": "status:404"}
@@ -123,8 +122,8 @@ def test_a_missing_upstream_stops_neither_the_migration_nor_its_record(world_poo
 # -- the poll set ------------------------------------------------------------------------------------------
 
 
-def test_a_poll_set_that_is_short_of_one_in_git_is_drift(converged: WorldPool, tmp_path: Path) -> None:
-    """Somebody took plausible out of bridge.nix: the health check says so and what would mend it."""
+def test_repository_missing_from_the_committed_poll_set_is_drift(converged: WorldPool, tmp_path: Path) -> None:
+    """A repository removed from bridge.nix is drift in a health check, with the change that fixes it."""
     org = converged.settings.org
     with Person(converged, "cc-ci", tmp_path) as person:
         person.edit_poll_set(f",{org}/plausible", "")
@@ -136,7 +135,7 @@ def test_a_poll_set_that_is_short_of_one_in_git_is_drift(converged: WorldPool, t
     assert {title for title in ran.failed if ": " in title} == {"it is in the poll set: plausible"}
     assert "it is in the poll set: ghost" in ran.titles("passed")
     assert [one for one in ran.titles("skipped") if "verdict" in one] == [], (
-        "drift keeps the rest from being checked"
+        "drift does not stop the other checks"
     )
     assert ran.folder is not None
     (task,) = [one for one in tasks(load(ran.folder)) if one.kind is TaskKind.PENDING]
@@ -146,10 +145,9 @@ def test_a_poll_set_that_is_short_of_one_in_git_is_drift(converged: WorldPool, t
     assert "without `--health`" in task.do
 
 
-def test_a_running_bridge_that_is_short_of_one_is_red_and_healed(converged: WorldPool, tmp_path: Path) -> None:
-    """Git, checkout and system say twenty, the running task's environment says nineteen: only the last one means
-    polled. A health check says so by the recipe's name; a run lets the bridge's own unit deploy it again, once, also
-    when the answer to that is lost."""
+def test_repository_missing_from_the_running_bridge_is_restored(converged: WorldPool, tmp_path: Path) -> None:
+    """A repository that only the running task's environment lacks is not polled: a health check fails by the recipe's
+    name, and an apply restarts the bridge's deploy unit once, also when the response is lost."""
     stack, world_view = deploy_bridge_without(converged, "plausible"), WorldView(converged.settings)
     lost, names = {"MUSTER_BREAK": "lost", "MUSTER_BREAK_AT": RESTARTED}, tmp_path / "calls"
     try:
@@ -193,8 +191,8 @@ def test_an_entry_that_is_not_wanted_is_red_and_left_alone(
 
 
 @pytest.mark.parametrize("kind", ["diverged", "dirty"])
-def test_a_stale_checkout_withholds_the_deploy(converged: WorldPool, tmp_path: Path, kind: str) -> None:
-    """cc-ci's head moved on and the checkout cannot follow: claimed and flagged, exit 13, nothing built or switched."""
+def test_diverged_or_dirty_checkout_withholds_the_deploy(converged: WorldPool, tmp_path: Path, kind: str) -> None:
+    """When the checkout cannot be brought to the new head, the run exits 13 with a finding and does not switch."""
     checkout, world_view = converged.settings.host_dir / "root/cc-ci", WorldView(converged.settings)
     found = git(checkout, "rev-parse", "HEAD")
     with Person(converged, "cc-ci", tmp_path) as person:
@@ -222,8 +220,8 @@ def test_a_stale_checkout_withholds_the_deploy(converged: WorldPool, tmp_path: P
 # -- verdicts ----------------------------------------------------------------------------------------------
 
 
-def test_a_verdict_that_is_older_than_the_suite_proves_nothing(world_pool: WorldPool) -> None:
-    """Every open head carries a green status from before and no new build ever reports: the suite is not merged."""
+def test_suite_is_not_merged_on_an_old_verdict(world_pool: WorldPool) -> None:
+    """A suite is not merged when its head has only a green status from before and no new build reports."""
     prepare_initial_world(world_pool)
     with world_pool.live(NIGHT, "stale-green"):
         ran = world_pool.visit(phases=["phases/test_2_suites.py"]).demand(1)
