@@ -1,0 +1,190 @@
+"""The world that mutations break, and the acts by which people, servers and accidents break it.
+
+Acts use git, HTTP, the embedded host's own commands and the files of its servers; never muster's clients.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+import subprocess
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fixtures.rehearsal.settings import WorldSettings
+from tests_meta.parallel_worlds import SEEDED, ParallelWorld
+from tests_meta.people import git
+from tests_meta.rehearsal.ci_world import until
+from tests_meta.world_view import WorldView
+
+CONVERGED = "converged"
+ROSTER = """\
+recipes = [
+  { name = "keycloak", enroll = false },
+  { name = "hedgedoc", enroll = false },
+  { name = "ghost", enroll = true, known_red = { reason = "restore", until = 9999-12-31 } },
+]
+canaries = ["ghost"]
+deferred = [{ recipe = "ghost", item = "backup pull request 1" }]
+"""
+
+
+class World:
+    """One converged world with a small roster, and its acts."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.parallel = ParallelWorld(folder / "world", ROSTER)
+        self._folder = folder
+
+    @property
+    def settings(self) -> WorldSettings:
+        return self.parallel.settings
+
+    @property
+    def view(self) -> WorldView:
+        return WorldView(self.settings)
+
+    @property
+    def org(self) -> str:
+        return self.settings.org
+
+    @property
+    def host_folder(self) -> Path:
+        return self.settings.host_dir
+
+    def converge(self) -> None:
+        """Make the converged world once and keep it: an apply from the world of 2026-06-02."""
+        self.parallel.begin(SEEDED)
+        self.parallel.visit().demand(0)
+        self.parallel.keep(CONVERGED)
+        self.renew()
+
+    def renew(self) -> None:
+        """Restore the converged world and start it."""
+        self.parallel.begin(CONVERGED)
+
+    # -- the forge -----------------------------------------------------------------------------------------
+
+    def api(self, method: str, path: str, body: Any = None) -> Any:
+        """One request of the operator to the forge's API; raises HTTPError for a refusal."""
+        request = urllib.request.Request(
+            f"{self.settings.forge_url}/api/v1{path}",
+            method=method,
+            data=json.dumps(body).encode() if body is not None else None,
+            headers={
+                "Authorization": f"token {self.settings.operator_token}",
+                "Content-Type": "application/json",
+            },
+        )
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=20) as answer:
+            return json.loads(answer.read() or b"null")
+
+    def edit_repository(self, name: str, **columns: object) -> None:
+        self.api("PATCH", f"/repos/{self.org}/{name}", columns)
+
+    @contextlib.contextmanager
+    def database(self) -> Iterator[sqlite3.Connection]:
+        """The forge's database, for states that its API does not make."""
+        with contextlib.closing(sqlite3.connect(self.settings.forge_dir / "forge.db", timeout=30)) as db, db:
+            yield db
+
+    def bare(self, name: str, *, upstream: bool = False) -> Path:
+        return self.view.bare(name, upstream=upstream)
+
+    def set_ref(self, name: str, ref: str, to: str, *, upstream: bool = False) -> str:
+        """Set a ref in the bare repository (`to` empty: delete it); returns what it was, or an empty string."""
+        bare = self.bare(name, upstream=upstream)
+        was = self.view.refs(name, upstream=upstream).get(ref, "")
+        git(bare, "update-ref", *(["-d", ref] if not to else [ref, to]))
+        return was
+
+    @contextlib.contextmanager
+    def ref(self, name: str, ref: str, to: str, *, upstream: bool = False) -> Iterator[None]:
+        """A ref that names another commit (or, with `to` empty, is not there) inside the block."""
+        was = self.set_ref(name, ref, to, upstream=upstream)
+        try:
+            yield
+        finally:
+            self.set_ref(name, ref, was, upstream=upstream)
+
+    def commit(self, name: str, files: dict[str, str | None], *, upstream: bool = False, on: str = "main") -> str:
+        """A commit of `files` (None deletes one) on a branch's head that no ref names yet; returns its id."""
+        bare = self.bare(name, upstream=upstream)
+        with tempfile.TemporaryDirectory(dir=self._folder) as folder:
+            git(bare, "worktree", "add", "--quiet", "--detach", f"{folder}/tree", on)
+            tree = Path(folder, "tree")
+            for path, text in files.items():
+                (place := tree / path).parent.mkdir(parents=True, exist_ok=True)
+                place.unlink() if text is None else place.write_text(text)
+            git(tree, "add", "--all")
+            git(tree, "commit", "--quiet", "--allow-empty", "--message", "by hand")
+            made = git(tree, "rev-parse", "HEAD")
+            git(bare, "worktree", "remove", "--force", str(tree))
+        return made
+
+    @contextlib.contextmanager
+    def ccci(self, files: dict[str, str | None]) -> Iterator[None]:
+        """cc-ci's main, and the host's checkout, at a commit of `files` inside the block."""
+        made = self.commit("cc-ci", files)
+        checkout = self.host_folder / "root/cc-ci"
+        was = git(checkout, "rev-parse", "HEAD")
+        with self.ref("cc-ci", "refs/heads/main", made):
+            git(checkout, "fetch", "--quiet", str(self.bare("cc-ci")), "main")
+            git(checkout, "reset", "--quiet", "--hard", made)
+            try:
+                yield
+            finally:
+                git(checkout, "reset", "--quiet", "--hard", was)
+
+    # -- the host ------------------------------------------------------------------------------------------
+
+    def on_host(self, script: str) -> str:
+        """Run a script on the host as its operator; returns what it prints."""
+        environment = {
+            "PATH": f"{self.host_folder}/bin:{os.environ['PATH']}",
+            "HOME": str(self.host_folder / "root"),
+        }
+        done = subprocess.run(
+            ["sh", "-ec", script], env=environment, check=True, capture_output=True, text=True, timeout=60
+        )
+        return done.stdout
+
+    def bridge_pid(self) -> int:
+        """The process of the running bridge."""
+        service = "$(docker service ps -q -f desired-state=running ccci-bridge_app | head -n 1)"
+        task = json.loads(self.on_host(f"docker inspect {service}"))[0]
+        return int(task["Status"]["ContainerStatus"]["PID"])
+
+    def deploy_bridge(self, replace: dict[str, str]) -> None:
+        """Deploy the bridge by hand with parts of its stack file replaced, and wait until that one runs."""
+        stacks = self.host_folder.glob("nix/store/*-ccci-bridge-stack.json")
+        text = max(stacks, key=lambda path: path.stat().st_mtime_ns).read_text()
+        for old, new in replace.items():
+            assert old in text, old
+            text = text.replace(old, new)
+        (by_hand := self.host_folder / "root/by-hand.json").write_text(text)
+        before = self._bridge_task()
+        self.on_host(
+            f"set -a; . {self.host_folder}/etc/ccci/world.env; "
+            f"docker stack deploy --detach=true --compose-file {by_hand} ccci-bridge"
+        )
+        until(lambda: self._bridge_task() not in ("", before), what="a new task of the bridge", within_s=30)
+
+    def _bridge_task(self) -> str:
+        """The id of the bridge's running task, or an empty string."""
+        rows = self.on_host(
+            "docker service ps --no-trunc --format '{{.ID}} {{.CurrentState}}' -f desired-state=running "
+            "ccci-bridge_app"
+        )
+        return next((row.split()[0] for row in rows.splitlines() if " Running" in row), "")
+
+    def redeploy_bridge(self) -> None:
+        """Deploy the bridge as its unit does."""
+        self.deploy_bridge({})
