@@ -10,6 +10,7 @@ import pytest
 
 from fixtures.clients.git import MAIN
 from fixtures.deploy.identity import wanted_identity
+from fixtures.deploy.running_system import describe_running_system
 from fixtures.errors import MusterError
 from fixtures.preflight.fixture import Preflight, clock_differences
 from fixtures.run.context import Context
@@ -172,6 +173,22 @@ def test_the_baseline_is_complete(surveys: Surveys, expect: Expectation) -> None
         bool(host.system.running),
         expected="a store path",
         seen=f"generation {host.system.profile.number}, {host.system.running}",
+    )
+
+
+@pytest.mark.system("host")
+def test_another_running_system_is_reported(
+    context: Context, record: Recorder, surveys: Surveys, preflight: Preflight, expect: Expectation
+) -> None:
+    """The host runs the newest generation of its profile; a specialisation or another system is a finding."""
+    expect.read("host")
+    another = describe_running_system(surveys.baseline.demand_host().system)
+    expect.true(
+        "the running system against the profile's newest generation",
+        not another or any(finding.id == "host-runs-another-system" for finding in record.findings),
+        expected="the same, or a finding",
+        seen=another or "the same",
+        check=f"ssh {context.site.host.address} nixos-rebuild list-generations",
     )
 
 

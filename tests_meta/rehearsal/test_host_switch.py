@@ -293,6 +293,18 @@ def _switch_hangs(world: HostWorld) -> None:
     switch.revert_by_hand()
 
 
+def _refuses(*, status: int, says: str) -> Callable[[HostWorld], None]:
+    def check(world: HostWorld) -> None:
+        switch = Switch(world)
+        switch.start()
+        assert switch.wait_for_result() == f"exit-code {status}"
+        assert world.out(CURRENT) == switch.home
+        assert world.out(TASK) == switch.task
+        assert says in world.out("journalctl _SYSTEMD_UNIT=switch.service -o cat")
+
+    return check
+
+
 def _breaks_bridge(world: HostWorld) -> None:
     switch = Switch(world)
     switch.start()
@@ -383,6 +395,9 @@ IN_FILES: dict[str, Callable[[HostWorld], None]] = {
 EXPECTED: dict[str, Callable[[HostWorld], None]] = {
     "host-key-changed": _host_key_changed,
     "build-fails": _build_fails,
+    "switch-inhibited": _refuses(status=1, says="Pre-switch checks failed"),
+    "switch-lock-held": _refuses(status=1, says="Could not acquire lock"),
+    "switch-needs-reboot": _refuses(status=100, says="won't take effect until you reboot"),
     "switch-fails": _switch_fails,
     "switch-exit-4-old-unit": _exit_4(unit=OLD_FAILURE, old=True),
     "switch-hangs": _switch_hangs,
