@@ -31,6 +31,7 @@ _VERDICTS: Mapping[RunVerdict, tuple[str, str, str]] = {
     RunVerdict.UNCHANGED: ("Unchanged", "good", "✓"),
     RunVerdict.PLANNED: ("Changes pending", "plan", "○"),
     RunVerdict.DRIFT: ("Drift", "bad", "✕"),
+    RunVerdict.UNREACHABLE: ("Unreachable", "bad", "?"),
     RunVerdict.FAILED: ("Failed", "bad", "✕"),
     RunVerdict.ROLLED_BACK: ("Rolled back", "warn", "↶"),
     RunVerdict.ROLLBACK_FAILED: ("Rollback failed", "bad", "✕"),
