@@ -28,7 +28,7 @@ def run(arguments: Sequence[str], *, cwd: Path, env: Mapping[str, str], limit_s:
     context.set_forkserver_preload(list(PRELOADED))
     with tempfile.NamedTemporaryFile("r", prefix="muster-output-", errors="replace") as captured:
         process: ForkServerProcess = context.Process(
-            target=_become_pytest, args=(tuple(arguments), str(cwd), dict(env), captured.name)
+            target=become_pytest, args=(tuple(arguments), str(cwd), dict(env), captured.name)
         )
         process.start()
         process.join(limit_s)
@@ -44,7 +44,7 @@ def run(arguments: Sequence[str], *, cwd: Path, env: Mapping[str, str], limit_s:
     return status, output
 
 
-def _become_pytest(arguments: tuple[str, ...], cwd: str, env: dict[str, str], output_file: str) -> None:
+def become_pytest(arguments: tuple[str, ...], cwd: str, env: dict[str, str], output_file: str) -> None:
     """In the fork: replace output, environment and folder, then do what ``python -m pytest`` does."""
     output = os.open(output_file, os.O_WRONLY)
     for stream in (1, 2):

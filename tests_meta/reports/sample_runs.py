@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from fixtures.errors import Unknown
@@ -20,6 +21,7 @@ from tests_meta.reports.sample_night import (
     MIDNIGHT,
     MISSING,
     NEW,
+    OLD,
     ORG,
     PROVEN,
     ROSTER,
@@ -32,6 +34,7 @@ from tests_meta.reports.sample_night import (
 from tests_meta.reports.sample_phases import (
     deploy,
     enrollment,
+    enrollment_diff,
     leftovers,
     mirrors,
     preflight,
@@ -113,38 +116,18 @@ def _unchanged(night: Night) -> None:
 def _planned(night: Night) -> None:
     night.journal.write("roll", moment="baseline", recipes=roll(night.recipes, wanting=BEFORE))
     preflight(night)
+    step = partial(night.journal.write, "planned", recipe=None, certainty="change")
     for recipe in MISSING:
-        target = f"{ORG}/{recipe}"
-        night.journal.write(
-            "planned", kind="create-mirror", target=target, before=None, after={"private": True}, why=""
-        )
-        night.journal.write(
-            "planned", kind="sync-main", target=target, before=None, after=sha(f"main {recipe}"), why=""
-        )
-    night.journal.write(
-        "planned",
-        kind="propose-suite",
-        target=f"{ORG}/cc-ci",
-        before=None,
-        after="tests/hedgedoc/ as a pull request",
-        why="hedgedoc is enrolled and mirrored and has no suite.",
-    )
-    night.journal.write(
-        "planned",
-        kind="enroll",
-        target="nix/modules/bridge.nix",
-        before="10 recipes",
-        after="19 recipes",
-        why="",
-    )
-    night.journal.write(
-        "planned",
-        kind="switch",
-        target="the host",
-        before="generation 57",
-        after="the system with 19 polled",
-        why="",
-    )
+        detail = f"create it private and push upstream's main {sha(f'main {recipe}')[:10]} and its tags"
+        step(phase=1, kind="create", target=f"{ORG}/{recipe}", detail=detail, recipe=recipe)
+    detail = "propose 10 files of tests/hedgedoc/ as a pull request, prove and merge it"
+    step(phase=2, kind="propose-suite", target=f"{ORG}/cc-ci", detail=detail, recipe="hedgedoc")
+    polled, added = [f"{ORG}/{name}" for name in ("cc-ci", *OLD)], [f"{ORG}/{name}" for name in NEW]
+    night.journal.write("diff", target="nix/modules/bridge.nix", text=enrollment_diff(polled, [*polled, *added]))
+    detail = f"append {', '.join(added)}"
+    step(phase=3, kind="enroll", target=f"{ORG}/cc-ci: nix/modules/bridge.nix", detail=detail)
+    detail = "build and switch from generation 57; a new bridge task polls 20 repositories"
+    step(phase=4, kind="switch", target="the host", detail=detail, certainty="unknown until applied")
     leftovers(night)
     night.end("planned")
 

@@ -31,6 +31,7 @@ class RecordingWatcher:
 
     ticks: list[tuple[str, float, str]] = field(default_factory=list)
     ends: list[tuple[str, float, bool, str]] = field(default_factory=list)
+    finished: int = 0
 
     def waiting(self, what: str, waited_s: float, limit_s: float, last_seen: str) -> None:
         assert waited_s <= limit_s
@@ -38,6 +39,9 @@ class RecordingWatcher:
 
     def waited(self, what: str, waited_s: float, limit_s: float, reached: bool, last_seen: str) -> None:
         self.ends.append((what, limit_s, reached, last_seen))
+
+    def ended(self) -> None:
+        self.finished += 1
 
 
 def scripted(*outcomes: object) -> tuple[list[object], object]:
