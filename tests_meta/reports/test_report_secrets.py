@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fixtures.config.secret import Secret
@@ -243,6 +243,31 @@ def test_too_short_secret_is_named() -> None:
     )
     assert redactor.too_short == ["MUSTER_PIN"]
     assert redactor.clean("alphabet abc s3cr.") == f"alphabet abc {MASK}."
+
+
+@given(
+    secret=st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "S", "Zs")), min_size=12, max_size=40),
+    data=st.recursive(
+        st.none() | st.integers() | st.text(max_size=20) | st.sampled_from(["HERE", "QUOTED"]),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5) | st.just("HERE"), inner),
+        max_leaves=8,
+    ),
+)
+@example(secret='"' * 12, data=["QUOTED"])
+def test_data_is_cleaned_as_each_of_its_strings_is(secret: str, data: object) -> None:
+    """Data searched as one text is masked exactly where its strings are, also with quotes, backslashes and in keys."""
+    redactor = Redactor([Secret(secret, where="it")])
+    planted = _plant(data, secret)
+    assert redactor.clean_value(planted) == redactor._clean_each(planted)
+
+
+def _plant(data: object, secret: str) -> object:
+    """The data with the secret in place of each mark."""
+    if isinstance(data, list):
+        return [_plant(one, secret) for one in data]
+    if isinstance(data, dict):
+        return {_plant(key, secret): _plant(one, secret) for key, one in data.items()}
+    return {"HERE": f"with {secret} in it", "QUOTED": f"as {json.dumps(secret)}"}.get(str(data), data)
 
 
 def test_cost_does_not_depend_on_the_number_of_secrets() -> None:
