@@ -10,7 +10,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
-from fixtures.clients.host import HostAddress
+from fixtures.clients.ssh_config import HostAddress
 from fixtures.rehearsal.host.keys import key_pair
 from fixtures.rehearsal.host.layout import HostPaths
 from fixtures.rehearsal.host.sshd import OpenSsh, SshServer

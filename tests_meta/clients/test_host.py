@@ -26,7 +26,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fixtures.clients import probe_script as sections
-from fixtures.clients.host import HostAddress, HostReader, HostWriter
+from fixtures.clients.host import HostReader, HostWriter
+from fixtures.clients.ssh_config import HostAddress
 from fixtures.errors import BadSetting, Refused, Unknown, Unreachable, WrongHost
 from fixtures.rehearsal.host.keys import key_pair
 from fixtures.rehearsal.host.sshd import find_sshd
@@ -163,8 +164,7 @@ def test_dead_idle_connection_is_replaced(relay: Relay) -> None:
 
 
 def _dead(host: HostReader) -> bool:
-    transport = host._client.get_transport() if host._client else None
-    return transport is None or not transport.is_active()
+    return host._connection is None or not host._connection.alive
 
 
 def test_act_on_an_unreachable_host_was_not_started(far: RunningSshServer, relay: Relay) -> None:
@@ -291,7 +291,8 @@ def test_held_script_ends_when_its_input_is_closed(host: HostWriter, far: Runnin
 HOLDER = """
 import sys
 from pathlib import Path
-from fixtures.clients.host import HostAddress, HostWriter
+from fixtures.clients.host import HostWriter
+from fixtures.clients.ssh_config import HostAddress
 port, user, known, key = sys.argv[1:]
 at = {"address": "127.0.0.1", "user": user, "port": int(port)}
 host = HostWriter(HostAddress(**at, known_hosts=Path(known), identity_file=Path(key)))

@@ -19,8 +19,9 @@ import pytest
 from fixtures.clients import git_proxy
 from fixtures.clients.connection import connect_through, endpoint_of
 from fixtures.clients.git import ZERO, Remote, Workspace
-from fixtures.clients.host import HostAddress, HostReader
+from fixtures.clients.host import HostReader
 from fixtures.clients.http import Http
+from fixtures.clients.ssh_config import HostAddress
 from fixtures.config.secret import Secret
 from fixtures.errors import MusterError, Refused, Unreachable
 from fixtures.rehearsal.host.sshd import OpenSsh, find_sshd
@@ -299,9 +300,9 @@ def ssh_config(far: RunningSshServer, *lines: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("jump", ["gate", "{user}@127.0.0.1:{port}"])
+@pytest.mark.parametrize("jump", ["gate", "{user}@localhost:{port}", "ssh://{user}@localhost:{port}"])
 def test_jump_host_of_the_ssh_configuration_is_used(far: RunningSshServer, jump: str) -> None:
-    """ProxyJump works by alias and as user@host:port, with the jump host's own key and known_hosts."""
+    """ProxyJump works by alias, as user@host:port and as a URI, with the jump host's own key and known_hosts."""
     if not isinstance(far.server, OpenSsh):
         pytest.skip("only OpenSSH's server passes connections on")
     if shutil.which("ssh") is None:
@@ -310,7 +311,8 @@ def test_jump_host_of_the_ssh_configuration_is_used(far: RunningSshServer, jump:
     config = ssh_config(far, f"IdentityFile {far.folder / 'id_ed25519'}", f"ProxyJump {where}")
     config.write_text(
         config.read_text()
-        + f"Host 127.0.0.1\n  IdentityFile {far.folder / 'id_ed25519'}\n  UserKnownHostsFile {far.known_hosts}\n"
+        + f"Host localhost\n  HostName 127.0.0.1\n  IdentityFile {far.folder / 'id_ed25519'}\n"
+        + f"  UserKnownHostsFile {far.known_hosts}\n"
     )
     host = HostReader(HostAddress(address="cc-ci", known_hosts=far.known_hosts, ssh_config=config))
     route = host.route()

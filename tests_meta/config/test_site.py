@@ -222,10 +222,6 @@ def test_paths_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     host = load_site(path).host
     assert host.known_hosts == tmp_path / "known_hosts"
     assert host.identity_file == home / "key"
-    assert host.ssh_config is None
-    (home / ".ssh").mkdir()
-    (home / ".ssh" / "config").touch()
-    assert load_site(path).host.ssh_config == home / ".ssh" / "config"
 
 
 def test_prefix_and_flake(tmp_path: Path) -> None:

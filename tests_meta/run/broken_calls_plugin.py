@@ -31,6 +31,7 @@ import pytest
 
 from fixtures.clients.git import Remote, Workspace
 from fixtures.clients.host import CommandResult, CommandTimedOut, HeldSession, HostReader, HostWriter
+from fixtures.errors import Unreachable
 
 VARIABLE = re.compile(r"[0-9a-f]{40}|\d{8}t\d+z?[-a-z]*|[0-9a-z]{32}-|/tmp/[^\s'\"]*|\d+", re.IGNORECASE)
 LENGTH = 160
@@ -140,7 +141,7 @@ def _break_host(calls: Calls) -> None:
 
     def held(self: HostWriter, script: str) -> HeldSession:
         if calls.failure_of("host lock", reads=False):
-            raise self._connect_error(OSError(104, "Connection reset by peer"), "host", 22)
+            raise Unreachable(f"{self._name}: no connection (Connection reset by peer).")
         return hold(self, script)
 
     HostReader._run, HostWriter.act, HostWriter.hold = broken, noted, held  # type: ignore[method-assign]
