@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ssl
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +15,8 @@ from threading import Barrier, BrokenBarrierError
 import httpx
 import pytest
 
-from fixtures.clients.http import POOL_SIZE, Http
-from fixtures.clients.retry import Busy
+from fixtures.clients.http import POOL_SIZE, Http, retry_after_s
+from fixtures.clients.retry import Busy, with_jitter
 from fixtures.config.secret import Secret
 from fixtures.errors import MusterError, Refused, Unknown, Unreachable
 from fixtures.rehearsal.tls import ensure
@@ -155,7 +156,49 @@ def test_long_retry_after_is_not_waited_for(http: Http, server: HttpServer) -> N
     assert len(server.asked) == 1
 
 
-@pytest.mark.parametrize("said", ["soon", "-5", "Wed, 21 Oct 2099 07:28:00 GMT"])
+def test_retry_after_is_seconds_or_a_date() -> None:
+    """Both forms of Retry-After are read (RFC 9110, 10.2.3); a date that has passed asks for no pause."""
+    now = datetime(2026, 6, 2, 0, 13, tzinfo=UTC)
+    said = {
+        "120": 120,
+        "0": 0,
+        "Tue, 02 Jun 2026 00:13:30 GMT": 30,
+        "Tuesday, 02-Jun-26 00:13:30 GMT": 30,
+        "Tue, 02 Jun 2026 00:12:00 GMT": 0,
+        "Tue, 02 Jun 2026 00:13:30": 1,
+        "1e9": 1,
+        "inf": 1,
+        "": 1,
+    }
+    assert {text: retry_after_s(text, now) for text in said} == said
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("form", ["seconds", "date"])
+def test_busy_server_is_waited_for_up_to_the_sites_limit(
+    http: Http, server: HttpServer, status: int, form: str
+) -> None:
+    """A read waits as long as a 429 or a 503 asks, up to limits.retry_after_s, also beyond the time limit of a read."""
+    later = format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)
+    server.will(Answer(status, headers={"Retry-After": "1" if form == "seconds" else later}), Answer())
+    patient = Http("forge", server.url, timeout_s=0.4, retry_after_s=5)
+    assert patient.get("/list").status_code == 200
+    server.will(Answer(status, headers={"Retry-After": "6"}), Answer())
+    with pytest.raises(Busy):
+        patient.get("/list")
+    patient.close()
+    assert len(server.asked) == 3
+
+
+def test_pauses_of_two_clients_differ() -> None:
+    """A pause is never shorter than what the server asked for, and varies, so that clients do not return together."""
+    pauses = {with_jitter(10) for _ in range(20)}
+    assert len(pauses) == 20
+    assert all(10 <= pause <= 12 for pause in pauses)
+    assert with_jitter(0) == 0
+
+
+@pytest.mark.parametrize("said", ["soon", "-5", "Wed, 32 Oct 2026 07:28:00 GMT"])
 def test_invalid_retry_after_counts_as_one_second(http: Http, server: HttpServer, said: str) -> None:
     """An invalid Retry-After gives a short pause, and the read goes on."""
     server.will(Answer(429, headers={"Retry-After": said}), Answer())
@@ -355,22 +398,48 @@ def test_untrusted_certificate_is_unreachable(tmp_path: Path) -> None:
         doubting.close()
 
 
-def test_every_httpx_exception_is_mapped() -> None:
-    """Every exception that httpx raises for a request becomes an error of this project."""
+def every(kind: type[BaseException]) -> Iterator[type[BaseException]]:
+    yield kind
+    for below in kind.__subclasses__():
+        yield from every(below)
 
-    def every(kind: type[Exception]) -> Iterator[type[Exception]]:
-        yield kind
-        for below in kind.__subclasses__():
-            yield from every(below)
 
-    kinds = [kind for kind in every(httpx.RequestError) if kind.__module__.startswith("httpx")]
-    assert len(kinds) > 10
-    for kind in kinds:
+def exceptions_of_http() -> list[BaseException]:
+    """One of each exception that httpx, ssl and the system define for a connection, and what broken text raises."""
+    defined = [one for one in vars(httpx).values() if isinstance(one, type) and issubclass(one, Exception)]
+    wrapping = (httpx.HTTPStatusError,)  # only raise_for_status raises it, which is not called
+    made: list[BaseException] = []
+    for kind in dict.fromkeys([*defined, *every(ssl.SSLError), *every(OSError)]):
+        if issubclass(kind, wrapping) or kind.__module__ not in ("httpx", "ssl", "builtins", "socket"):
+            continue
+        worded = not issubclass(kind, httpx.StreamError) or kind is httpx.StreamError
+        made.append(kind("broken") if worded else kind())
+    return [*made, UnicodeDecodeError("utf-8", b"x", 0, 1, "broken"), ValueError("broken")]
 
-        def failing(request: httpx.Request, kind: type[Exception] = kind) -> httpx.Response:
-            raise kind("broken")
 
-        http = Http("forge", "http://127.0.0.1", timeout_s=0.1, transport=httpx.MockTransport(failing))
+def test_every_exception_of_a_request_is_mapped() -> None:
+    """Each exception that can leave a request becomes `Unreachable` for a read and is never taken for "failed"."""
+    raised: list[BaseException] = []
+
+    def fail(request: httpx.Request) -> httpx.Response:
+        raise raised[-1]
+
+    http = Http("forge", "http://127.0.0.1", timeout_s=0.05, transport=httpx.MockTransport(fail))
+    kinds = set()
+    for problem in exceptions_of_http():
+        raised.append(problem)
+        kinds.add(type(problem).__name__)
         with pytest.raises((Unreachable, Unknown)):
             http.send("POST", "/", {}, answers=(201,))
-        http.close()
+        with pytest.raises(Unreachable, match="forge: GET /"):
+            http.get("/")
+    http.close()
+    assert kinds >= {
+        "ConnectError",
+        "InvalidURL",
+        "CookieConflict",
+        "StreamClosed",
+        "SSLEOFError",
+        "TimeoutError",
+    }
+    assert len(kinds) > 40

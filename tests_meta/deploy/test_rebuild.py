@@ -273,5 +273,5 @@ def test_malformed_rebuild_result_is_refused() -> None:
     assert (result.succeeded, result.before.number, result.after.path) == (True, 42, "/p")
     assert rebuild.parse_status("LoadState=not-found\n") == (False, None)
     for text in ("{", "[]", json.dumps({**fields, "after": 3}), json.dumps({"state": "switched"})):
-        with pytest.raises(Unreachable, match="result is malformed"):
+        with pytest.raises(Unreachable, match=r"result\.json"):
             rebuild.parse_status(f"LoadState=loaded\n{text}")

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fixtures.clients.clock_offset import ClockOffset
-from fixtures.clients.drone import Build
+from fixtures.clients.drone_values import Build
 from fixtures.clients.forge_values import Comment
 from fixtures.clients.http import Http
 from fixtures.journal.reader import Change
