@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import fixtures.deploy.fixture
+import fixtures.deploy.host_health
 import fixtures.enrollment.fixture
 import fixtures.mirrors.fixture
 import fixtures.preflight.fixture
@@ -21,6 +22,7 @@ FIXTURES = (
     fixtures.suites.fixture,
     fixtures.enrollment.fixture,
     fixtures.deploy.fixture,
+    fixtures.deploy.host_health,
     fixtures.triggers.fixture,
     fixtures.resume.fixture,
     hooks,

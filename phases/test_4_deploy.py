@@ -10,6 +10,8 @@ import pytest
 
 from fixtures.ccci import nix_edit
 from fixtures.ccci.poll_set import PollSet
+from fixtures.deploy.host_facts import FactKind
+from fixtures.deploy.host_health import HostHealth
 from fixtures.deploy.result import Deployment
 from fixtures.enrollment.fixture import Enrollment
 from fixtures.run.context import Context
@@ -130,33 +132,97 @@ def test_it_is_polled(
 
 
 def test_no_unit_failed_that_had_not_failed_before(
-    context: Context, surveys: Surveys, deployment: Deployment, expect: Expectation
+    context: Context, surveys: Surveys, deployment: Deployment, host_health: HostHealth, expect: Expectation
 ) -> None:
+    """Neither during this run nor since the first record of the site."""
     expect.read("host")
+    check = f"ssh {context.site.host.address} systemctl --failed"
     before, now = surveys.baseline.demand_host(), deployment.survey.demand_host()
+    failed = sorted(now.failed_units - before.failed_units)
+    expect.nothing("units that failed since the baseline", failed, check=check)
+    expect.stops_nothing()
     expect.nothing(
-        "units that failed since the baseline",
-        sorted(now.failed_units - before.failed_units),
-        check=f"ssh {context.site.host.address} systemctl --failed",
+        "units that failed since earlier records", host_health.failing(FactKind.FAILED_UNIT), check=check
+    )
+
+
+def test_no_unit_was_stopped(context: Context, host_health: HostHealth, expect: Expectation) -> None:
+    """The units that have to be active are, and so is each timer and each service that remained active before."""
+    expect.read("host")
+    expect.stops_nothing()
+    expect.nothing(
+        "units that are not active any more",
+        host_health.failing(FactKind.STOPPED_UNIT),
+        check=f"ssh {context.site.host.address} systemctl list-units --all --type=service,timer",
     )
 
 
 def test_no_alert_was_written(
-    context: Context, surveys: Surveys, deployment: Deployment, expect: Expectation
+    context: Context, surveys: Surveys, deployment: Deployment, host_health: HostHealth, expect: Expectation
 ) -> None:
     """A reconcile unit that fails can still exit 0; then only its alert file shows the failure."""
     expect.read("host")
+    check = f"ssh {context.site.host.address} ls {context.site.host.alerts_dir}"
     before, now = surveys.baseline.demand_host(), deployment.survey.demand_host()
-    expect.nothing(f"new files in {context.site.host.alerts_dir}", sorted(now.alerts - before.alerts))
+    new = sorted(now.alerts - before.alerts)
+    expect.nothing(f"new files in {context.site.host.alerts_dir}", new, check=check)
+    expect.stops_nothing()
+    expect.nothing("alerts written since earlier records", host_health.failing(FactKind.ALERT), check=check)
 
 
-def test_every_stack_is_complete(surveys: Surveys, deployment: Deployment, expect: Expectation) -> None:
+def test_every_stack_is_complete(
+    surveys: Surveys, deployment: Deployment, host_health: HostHealth, expect: Expectation
+) -> None:
     expect.read("host")
     before, now = surveys.baseline.demand_host(), deployment.survey.demand_host()
     short = sorted(set(now.incomplete_services) - set(before.incomplete_services))
     expect.nothing(
         "services that lost a replica since the baseline",
         [f"{name} {now.incomplete_services[name]}" for name in short],
+    )
+    expect.stops_nothing()
+    expect.nothing("services that lost a replica since earlier records", host_health.failing(FactKind.SERVICE))
+
+
+def test_no_other_system_replaced_it(context: Context, host_health: HostHealth, expect: Expectation) -> None:
+    """The running system is the one that boots next, the one that the head builds to if a run has built it, and no
+    older generation than before."""
+    expect.read("host")
+    expect.stops_nothing()
+    expect.nothing(
+        "differences of the running system",
+        host_health.failing(FactKind.SYSTEM),
+        check=f"ssh {context.site.host.address} readlink -f /run/current-system {context.site.host.profile}",
+    )
+
+
+def test_the_bridge_has_the_settings_of_its_unit(
+    context: Context, host_health: HostHealth, expect: Expectation
+) -> None:
+    """Interval, URLs and token of the running bridge are those that its unit gives it, and those of earlier records."""
+    expect.read("host")
+    expect.stops_nothing()
+    expect.nothing(
+        "settings of the running bridge that differ",
+        host_health.failing(FactKind.BRIDGE),
+        check=f"ssh {context.site.host.address} docker service inspect {context.site.bridge.service}",
+    )
+
+
+def test_the_bridge_gives_a_sign_of_life(
+    context: Context, deployment: Deployment, host_health: HostHealth, expect: Expectation
+) -> None:
+    """Its processes run again within two poll intervals; lines of its log are no sign of life."""
+    expect.read("host")
+    life = host_health.life
+    expect.only_if_known(life is not None, "whether the bridge polls")
+    expect.stops_nothing()
+    expect.true(
+        f"a sign of life of {context.site.bridge.service}",
+        life is not None and life.alive,
+        expected="its processes run",
+        seen=life.words if life else "not watched",
+        check=f"ssh {context.site.host.address} docker service logs {context.site.bridge.service}",
     )
 
 
