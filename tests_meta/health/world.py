@@ -156,6 +156,34 @@ class World:
         )
         return done.stdout
 
+    def await_unit(self, unit: str, state: str) -> None:
+        """Wait until the unit is in this state."""
+        until(
+            lambda: self.on_host(f"systemctl show -p ActiveState --value {unit}").strip() == state,
+            what=f"{unit} to be {state}",
+            within_s=20,
+        )
+
+    def older_generation(self) -> str:
+        """The profile's link of the generation before the newest, by its name."""
+        profiles = self.host_folder / "nix/var/nix/profiles"
+        links = sorted(profiles.glob("system-*-link"), key=lambda link: int(link.name.split("-")[1]))
+        return links[-2].name
+
+    @staticmethod
+    def point(link: Path, target: str) -> None:
+        """Make a link name another target."""
+        link.unlink()
+        link.symlink_to(target)
+
+    def await_bridge(self) -> None:
+        """Wait until a bridge runs that has polled once."""
+        until(
+            lambda: "first poll done" in self.on_host("docker service logs --raw ccci-bridge_app"),
+            what="the bridge's first poll",
+            within_s=30,
+        )
+
     def bridge_pid(self) -> int:
         """The process of the running bridge."""
         service = "$(docker service ps -q -f desired-state=running ccci-bridge_app | head -n 1)"

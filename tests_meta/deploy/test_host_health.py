@@ -1,0 +1,239 @@
+"""What is wrong on a host: what earlier records decide, and what happens on a healthy host without being wrong."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from fixtures.clients.bridge import BridgeTask
+from fixtures.clients.bridge_configuration import configured_environment
+from fixtures.clients.bridge_life import parse_life, watch_command
+from fixtures.clients.nixos import Checkout, Generation, Identity, System, UnitState
+from fixtures.config.known_failure import KnownFailure
+from fixtures.config.site import Site, load_site
+from fixtures.deploy.host_facts import environment_digests, lasting_units, wrong_facts
+from fixtures.journal.host_memory import HealthyHost
+from fixtures.survey import HostState
+from tests_meta.config.site_files import MINIMAL, write
+
+ACTIVE = UnitState("active", "running")
+EXITED = UnitState("active", "exited")
+HEALTHY_HOST = HostState(
+    identity=Identity("0" * 32, "nixos", "/dev/sda1"),
+    clock_skew_s=0.0,
+    system=System("/nix/store/b-nixos", Generation(42, "/nix/store/b-nixos")),
+    failed_units=frozenset(),
+    own_units=frozenset(),
+    alerts=frozenset(),
+    checkout=Checkout("f" * 40, "main", (), (), "https://forge/cc-ci.git"),
+    checkout_poll_file=None,
+    poll_file_changed=None,
+    bridge=BridgeTask(
+        "task1",
+        "running",
+        "",
+        "o/cc-ci",
+        (),
+        environment={"POLL_REPOS": "o/cc-ci", "POLL_INTERVAL": "30", "GITEA_URL": "https://forge"},
+        configured={"POLL_INTERVAL": frozenset({"30"})},
+    ),
+    incomplete_services={},
+    units={
+        "docker.service": ACTIVE,
+        "deploy-bridge.service": EXITED,
+        "deploy-proxy.service": EXITED,
+        "offsite-copy.timer": UnitState("active", "waiting"),
+        "run-r1.timer": UnitState("active", "waiting"),
+    },
+)
+RECORD = HealthyHost(
+    run="20260602T001300Z-cc-ci-apply",
+    at="2026-06-02T00:13:00+00:00",
+    running="/nix/store/b-nixos",
+    generation=42,
+    head="f" * 40,
+    built="/nix/store/b-nixos",
+    units=lasting_units(HEALTHY_HOST),
+    environment=environment_digests(HEALTHY_HOST),
+)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    return load_site(write(tmp_path_factory.mktemp("site"), MINIMAL))
+
+
+def wrong(site: Site, host: HostState, record: HealthyHost | None = RECORD) -> list[str]:
+    return [fact.id for fact in wrong_facts(site, host, record)]
+
+
+def with_units(**states: UnitState) -> HostState:
+    named = {name.replace("_", "-").replace("-dot-", "."): state for name, state in states.items()}
+    return replace(HEALTHY_HOST, units={**HEALTHY_HOST.units, **named})
+
+
+def with_system(running: str, profile: str, number: int) -> HostState:
+    return replace(HEALTHY_HOST, system=System(running, Generation(number, profile)))
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        pytest.param(HEALTHY_HOST, id="nothing happened"),
+        pytest.param(
+            replace(HEALTHY_HOST, bridge=replace(HEALTHY_HOST.bridge, task_id="task2")), id="restarted bridge"
+        ),
+        pytest.param(
+            replace(with_system("/nix/store/c", "/nix/store/c", 43), checkout=Checkout("e" * 40, "main", (), (), "")),
+            id="a new head was deployed",
+        ),
+        pytest.param(with_system("/nix/store/b-nixos", "/nix/store/b-nixos", 40), id="the same system, renumbered"),
+        pytest.param(with_units(backup_dot_service=UnitState("inactive", "dead")), id="a job that has ended"),
+        pytest.param(with_units(deploy_proxy_dot_service=UnitState("activating", "start")), id="a unit that starts"),
+        pytest.param(
+            replace(
+                HEALTHY_HOST,
+                units={name: state for name, state in HEALTHY_HOST.units.items() if name != "run-r1.timer"},
+            ),
+            id="a transient timer that is over",
+        ),
+    ],
+)  # fmt: skip
+def test_harmless_events_are_not_wrong(site: Site, host: HostState) -> None:
+    """A restart, a reboot, a new system for a new head, and ended jobs leave nothing that is wrong."""
+    assert wrong(site, host) == []
+
+
+@pytest.mark.parametrize(
+    ("host", "fact"),
+    [
+        (with_units(docker_dot_service=UnitState("inactive", "dead")), "host-stopped-unit-docker.service"),
+        (with_units(deploy_proxy_dot_service=UnitState("inactive", "dead")), "host-stopped-unit-deploy-proxy.service"),
+        (with_units(offsite_copy_dot_timer=UnitState("inactive", "dead")), "host-stopped-unit-offsite-copy.timer"),
+        (with_system("/nix/store/a", "/nix/store/b-nixos", 42), "host-system-running"),
+        (with_system("/nix/store/a", "/nix/store/a", 41), "host-system-built"),
+        (replace(HEALTHY_HOST, alerts=frozenset({"x.json"})), "host-alert-x.json"),
+        (replace(HEALTHY_HOST, incomplete_services={"drone_app": "0/1"}), "host-service-drone_app"),
+    ],
+)  # fmt: skip
+def test_defects_are_wrong(site: Site, host: HostState, fact: str) -> None:
+    """Each defect is one fact, by its kind and its subject."""
+    assert wrong(site, host) == [fact]
+
+
+def test_generation_that_was_set_back_is_wrong_without_a_known_build(site: Site) -> None:
+    """Where no run has built the head, an older generation than in the last healthy record is wrong."""
+    back = with_system("/nix/store/a", "/nix/store/a", 41)
+    assert wrong(site, back, replace(RECORD, built="")) == ["host-system-generation"]
+
+
+def test_unit_of_the_old_system_may_be_gone(site: Site) -> None:
+    """After a new system, a unit that is not loaded any more is not missed; after the same system, it is."""
+    units = {name: state for name, state in HEALTHY_HOST.units.items() if name != "deploy-proxy.service"}
+    gone = replace(HEALTHY_HOST, units=units)
+    assert wrong(site, gone) == ["host-stopped-unit-deploy-proxy.service"]
+    newer = replace(gone, system=System("/nix/store/c", Generation(43, "/nix/store/c")))
+    assert wrong(site, newer, replace(RECORD, head="")) == []
+
+
+@pytest.mark.parametrize(("name", "value"), [("POLL_INTERVAL", "3600"), ("GITEA_URL", "https://other")])
+def test_setting_of_the_bridge_is_compared_with_its_unit_and_the_record(
+    site: Site, name: str, value: str
+) -> None:
+    """A value that the unit names is compared with it, any other with the last healthy record of the same system."""
+    bridge = HEALTHY_HOST.bridge
+    other = replace(HEALTHY_HOST, bridge=replace(bridge, environment={**bridge.environment, name: value}))
+    assert wrong(site, other) == [f"host-bridge-setting-{name}"]
+    newer = replace(other, system=System("/nix/store/c", Generation(43, "/nix/store/c")))
+    expected = ["host-bridge-setting-POLL_INTERVAL"] if name == "POLL_INTERVAL" else []
+    assert wrong(site, newer, replace(RECORD, head="")) == expected
+
+
+def test_record_holds_no_value_of_the_bridges_environment() -> None:
+    """The last healthy state has digests of the variables, never their values."""
+    assert set(RECORD.environment) == {"POLL_INTERVAL", "GITEA_URL"}
+    assert "https://forge" not in str(RECORD.environment)
+
+
+def test_known_failure_names_its_subject_until_its_last_day() -> None:
+    """A known failure covers names by pattern, on its last day still, and not after it."""
+    known = KnownFailure(what="*-traefik-*.json", reason="known", until=date(2026, 6, 30))
+    assert known.covers("20260613T054428Z-traefik-unhealthy.json")
+    assert not known.covers("20260613T054428Z-drone-unhealthy.json")
+    assert not known.expired(date(2026, 6, 30))
+    assert known.expired(date(2026, 7, 1))
+
+
+STACK = (
+    '{"services":{"app":{"environment":["GITEA_URL=${GITEA_URL}","POLL_INTERVAL=30","CRON=30 3 * * *",'
+    '"DRONE_REPO=o/cc-ci"]}}}'
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(STACK, id="stack file"),
+        pytest.param(
+            "export DRONE_REPO=o/cc-ci POLL_INTERVAL=30 CRON='30 3 * * *'\nGITEA_URL=$URL\n", id="script"
+        ),
+        pytest.param('POLL_INTERVAL="30"\nCRON="30 3 * * *"\nDRONE_REPO=o/cc-ci\n', id="environment file"),
+    ],
+)
+def test_literal_values_of_the_unit_are_read(text: str) -> None:
+    """Literal values are read from a stack file, a script and an environment file; filled-in ones are unknown."""
+    found = configured_environment(text, ["GITEA_URL", "POLL_INTERVAL", "CRON", "DRONE_REPO", "REPO"])
+    assert found == {
+        "POLL_INTERVAL": frozenset({"30"}),
+        "CRON": frozenset({"30 3 * * *"}),
+        "DRONE_REPO": frozenset({"o/cc-ci"}),
+    }
+
+
+@pytest.fixture
+def poller() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that waits and wakes up ten times a second, as a child of a shell."""
+    code = "import time\nwhile True: time.sleep(0.1)"
+    process = subprocess.Popen([sys.executable, "-c", code])
+    yield process
+    process.send_signal(signal.SIGCONT)
+    process.kill()
+    process.wait()
+
+
+def watch(pid: int, *, own: str = "", limit_s: float = 1.0) -> str:
+    script = watch_command(f"echo {pid}", own, limit_s=limit_s, step_s=0.1)
+    return subprocess.run(["/bin/sh", "-c", script], capture_output=True, text=True, check=True).stdout
+
+
+def test_process_that_waits_and_wakes_is_alive(poller: subprocess.Popen[bytes]) -> None:
+    """A process that sleeps between polls gives a sign of life; the watch ends with the first one."""
+    life = parse_life(watch(poller.pid, limit_s=60.0), limit_s=60.0)
+    assert life.alive, life.words
+
+
+def test_stopped_process_is_not_alive(poller: subprocess.Popen[bytes]) -> None:
+    """A process that was stopped gives no sign of life, and its state is named."""
+    poller.send_signal(signal.SIGSTOP)
+    life = parse_life(watch(poller.pid), limit_s=1.0)
+    assert not life.alive
+    assert "T (stopped)" in life.words
+
+
+def test_process_that_is_not_there_is_not_alive() -> None:
+    """Without a process there is no sign of life."""
+    assert not parse_life(watch(0), limit_s=1.0).alive
+
+
+def test_own_sign_of_life_has_to_change(tmp_path: Path) -> None:
+    """The site's own command counts when its output changes, whatever the processes do."""
+    assert not parse_life(watch(0, own="echo same"), limit_s=1.0).alive
+    counting = f"echo x >> {tmp_path}/polls; cat {tmp_path}/polls"
+    assert parse_life(watch(0, own=counting), limit_s=1.0).alive
