@@ -279,6 +279,17 @@ def test_reopened_journal_drops_its_torn_line(path: Path) -> None:
 # -- a journal that cannot be written ------------------------------------------------------------------------
 
 
+def test_text_that_no_encoding_takes_is_escaped_visibly(path: Path) -> None:
+    """A lone surrogate, as half of an emoji or an undecodable file name leaves it, is recorded as visible text."""
+    journal = Journal(path)
+    journal.write("note", text="caf\udce9", deep=[{"name": "\ud83d"}])
+    journal.write("note", text="\N{GRINNING FACE}")
+    journal.close()
+    notes = read(path).of("note")
+    assert [note["text"] for note in notes] == [r"caf\udce9", "\N{GRINNING FACE}"]
+    assert notes[0]["deep"] == [{"name": r"\ud83d"}]
+
+
 def test_no_change_is_made_without_a_record(path: Path) -> None:
     """When the intent cannot be written, the block of the change does not begin."""
     done = in_a_process(
