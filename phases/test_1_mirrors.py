@@ -11,6 +11,7 @@ import pytest
 
 from fixtures.clients.forge_values import Repository
 from fixtures.clients.git import MAIN, Refs
+from fixtures.journal.kinds import MIRROR_KINDS
 from fixtures.mirrors.fixture import Mirrors
 from fixtures.mirrors.pulls import find_closed_by_run
 from fixtures.run.context import Context
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.dependency(depends=["phase 0"], scope="session")
 
 def test_it_was_brought_up_to_date(recipe: str, mirrors: Mirrors, expect: Expectation) -> None:
     """It was created, fast-forwarded, or already up to date; it is never overwritten."""
-    expect.success(mirrors[recipe])
+    expect.success(mirrors[recipe], kinds=MIRROR_KINDS, recipe=recipe)
 
 
 def _listed(recipe: str, mirrors: Mirrors, expect: Expectation) -> Repository | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import pytest
 
 from fixtures.ccci.suites import Suite
-from fixtures.journal.kinds import Answer
+from fixtures.journal.kinds import SUITE_KINDS, Answer
 from fixtures.run.context import Context
 from fixtures.run.expectation import Expectation
 from fixtures.run.gates import Gate
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.dependency(depends=["phase 1"], scope="session")
 
 def test_the_carried_suite_is_in_ccci(carried: str, suites: Suites, expect: Expectation) -> None:
     """It was in cc-ci already, or it was proposed, proven and merged."""
-    expect.success(suites.proposals[carried].outcome)
+    expect.success(suites.proposals[carried].outcome, kinds=SUITE_KINDS, recipe=carried)
 
 
 def test_its_proposal_was_one_commit(carried: str, suites: Suites, expect: Expectation) -> None:

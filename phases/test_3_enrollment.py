@@ -36,7 +36,7 @@ def test_it_is_covered_before_it_is_polled(
 def test_it_is_in_the_poll_set(
     recipe: str, context: Context, enrollment: Enrollment, expect: Expectation
 ) -> None:
-    expect.success(enrollment[recipe])
+    expect.success(enrollment[recipe], kinds=())
     entries = enrollment.in_git.entries
     entry = context.world.mirror(recipe)
     expect.equal(

@@ -14,6 +14,7 @@ from fixtures.deploy.host_facts import FactKind
 from fixtures.deploy.host_health import HostHealth
 from fixtures.deploy.result import Deployment
 from fixtures.enrollment.fixture import Enrollment
+from fixtures.journal.kinds import DEPLOY_KINDS
 from fixtures.run.context import Context
 from fixtures.run.expectation import Expectation
 from fixtures.run.gates import Gate
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.dependency(depends=["phase 3"], scope="session")
 
 def test_it_was_deployed_or_needed_nothing(deployment: Deployment, expect: Expectation) -> None:
     expect.no_problem(deployment.problem, what="the deploy")
-    expect.success(deployment.outcome)
+    expect.success(deployment.outcome, kinds=DEPLOY_KINDS)
 
 
 def test_the_checkout_is_the_committed_head(
@@ -72,6 +73,7 @@ def test_the_running_system_is_the_built_one(
 
 def test_the_bridge_runs(context: Context, deployment: Deployment, expect: Expectation) -> None:
     expect.read("host")
+    expect.explained_by(deployment.problem)
     expect.after_apply(deployment.planned, "the new bridge")
     bridge = deployment.survey.demand_host().bridge
     expect.equal(
@@ -117,6 +119,7 @@ def test_it_is_polled(
     recipe: str, context: Context, surveys: Surveys, deployment: Deployment, expect: Expectation
 ) -> None:
     expect.read("host")
+    expect.explained_by(deployment.problem)
     running = running_poll_set(deployment.survey) or PollSet(())
     entry = context.world.mirror(recipe)
     expect.after_apply(deployment.planned and entry not in running.entries, "the running poll set")
@@ -136,6 +139,7 @@ def test_no_unit_failed_that_had_not_failed_before(
 ) -> None:
     """Neither during this run nor since the first record of the site."""
     expect.read("host")
+    expect.explained_by(deployment.problem)
     check = f"ssh {context.site.host.address} systemctl --failed"
     before, now = surveys.baseline.demand_host(), deployment.survey.demand_host()
     failed = sorted(now.failed_units - before.failed_units)
@@ -162,6 +166,7 @@ def test_no_alert_was_written(
 ) -> None:
     """A reconcile unit that fails can still exit 0; then only its alert file shows the failure."""
     expect.read("host")
+    expect.explained_by(deployment.problem)
     check = f"ssh {context.site.host.address} ls {context.site.host.alerts_dir}"
     before, now = surveys.baseline.demand_host(), deployment.survey.demand_host()
     new = sorted(now.alerts - before.alerts)
@@ -174,6 +179,7 @@ def test_every_stack_is_complete(
     surveys: Surveys, deployment: Deployment, host_health: HostHealth, expect: Expectation
 ) -> None:
     expect.read("host")
+    expect.explained_by(deployment.problem)
     before, now = surveys.baseline.demand_host(), deployment.survey.demand_host()
     short = sorted(set(now.incomplete_services) - set(before.incomplete_services))
     expect.nothing(
@@ -229,6 +235,7 @@ def test_the_bridge_gives_a_sign_of_life(
 def test_the_hosts_own_revert_is_disarmed(deployment: Deployment, expect: Expectation) -> None:
     """No revert timer or other unit of muster is left on the host."""
     expect.read("host")
+    expect.explained_by(deployment.problem)
     expect.nothing("units of muster on the host", sorted(deployment.survey.demand_host().own_units))
 
 

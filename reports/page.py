@@ -33,9 +33,7 @@ CONTENTS = (
 def report(record: RunRecord, table: PytestTable | None) -> str:
     """The whole page of one run; `table` is pytest-html's data, None when the run was killed before it was written."""
     none = (
-        "The run ended before pytest-html wrote its table."
-        if record.interrupted
-        else "pytest-html wrote no table."
+        "The run ended before pytest-html wrote its table." if record.cut_off else "pytest-html wrote no table."
     )
     body = [
         h("a", "Skip to what a person has to do", href="#todo", cls="skip"),

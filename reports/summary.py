@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from fixtures.journal.lines import SUMMARY_FILE_NAME as FILE_NAME
-from fixtures.journal.run_record import LatestVerdict, RecordedChange, RollRow, RunRecord, Verdict, stamp
+from fixtures.journal.run_record import (
+    COLUMNS,
+    LatestVerdict,
+    RecordedChange,
+    RollRow,
+    RunRecord,
+    Verdict,
+    moment,
+    stamp,
+)
+from fixtures.journal.to_do import tasks
 
 SCHEMA = 1
 __all__ = ["FILE_NAME", "SCHEMA", "schema", "summary", "text"]
@@ -29,6 +39,8 @@ def summary(record: RunRecord) -> dict[str, Any]:
         "mode": record.mode,
         "rehearsal": record.rehearsal,
         "version": record.version,
+        "target": record.target,
+        "origin": asdict(record.origin),
         "started": stamp(record.started) or None,
         "finished": stamp(record.finished) or None,
         "wall_s": round(record.wall_s, 3),
@@ -44,6 +56,19 @@ def summary(record: RunRecord) -> dict[str, Any]:
         "recipes": {row.recipe: _recipe(row, latest.get(row.recipe)) for row in record.roll},
         "verdicts": {row.recipe: _latest_verdict(row.latest) for row in record.roll if row.latest},
         "changes": [_change(change) for change in record.changes],
+        "settled": [
+            {
+                "run": one.run,
+                "why": one.why,
+                "complete": one.complete,
+                "changes": [asdict(change) for change in one.changes],
+            }
+            for one in record.settled
+        ],
+        "settled_by": record.settled_by or None,
+        "stopped_by": record.stopped_by or None,
+        "not_looked_at": [column for column in COLUMNS if not record.asked(column)],
+        "to_do": [{**asdict(one), "consequences": list(one.consequences)} for one in tasks(record)],
         "findings": [asdict(one) for one in record.findings],
         "planned": [asdict(one) for one in record.planned],
         "regressions": [{"what": what, "recipe": recipe} for what, recipe in record.regressions],
@@ -84,7 +109,7 @@ def _recipe(row: RollRow, verdict: Verdict | None) -> dict[str, Any]:
     answers: dict[str, Any] = {column: cell.ok for column, cell in row.cells.items()}
     return {
         **answers,
-        "verdict_at": (stamp(verdict.verdict_at) or None) if verdict else None,
+        "verdict_at": stamp(verdict.verdict_at if verdict else moment(row.cells["green"].since)) or None,
         "build": verdict.build if verdict else None,
         "green_since": row.cells["green"].since or None,
         "known_red": dict(row.known_red) if row.known_red else None,

@@ -11,19 +11,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fixtures.journal.kinds import ChangeResult, RunVerdict, UndoResult, run_verdict, verdict_meaning
+from fixtures.journal.kinds import ChangeResult, RunVerdict, UndoResult, run_verdict
 from fixtures.journal.run_record import RunRecord
 from fixtures.journal.words import plural
 
 
 @dataclass(frozen=True)
 class Word:
-    """How a page shows one verdict: headline, tone (good, plan, warn, bad), shape and meaning."""
+    """How a page shows one verdict: headline, tone (good, plan, warn, bad) and shape."""
 
     headline: str
     tone: str
     glyph: str
-    meaning: str
 
 
 _VERDICTS: Mapping[RunVerdict, tuple[str, str, str]] = {
@@ -36,6 +35,7 @@ _VERDICTS: Mapping[RunVerdict, tuple[str, str, str]] = {
     RunVerdict.ROLLED_BACK: ("Rolled back", "warn", "↶"),
     RunVerdict.ROLLBACK_FAILED: ("Rollback failed", "bad", "✕"),
     RunVerdict.WITHHELD: ("Withheld", "warn", "▲"),
+    RunVerdict.RECOVERED: ("Recovered", "good", "✓"),
     RunVerdict.INTERRUPTED: ("Interrupted", "warn", "▲"),
 }
 
@@ -53,7 +53,7 @@ def verdict_word(name: str) -> Word:
     """How a page shows the verdict that a record names."""
     known = run_verdict(name)
     headline, tone, glyph = _VERDICTS[known] if known else (name or "Unknown", "bad", "✕")
-    return Word(headline, tone, glyph, verdict_meaning(name))
+    return Word(headline, tone, glyph)
 
 
 def change_state(state: str, *, undo_failed: bool) -> tuple[str, str]:
@@ -64,12 +64,14 @@ def change_state(state: str, *, undo_failed: bool) -> tuple[str, str]:
 def lede(record: RunRecord) -> str:
     """The second sentence of the page: how many recipes, how many changes."""
     total = record.expected
+    if record.mode == "recover":
+        return _recovered(record)
     if not total:
         return "The roster is empty: nothing was checked."
     if not any(record.asked(column) for column in ("mirrored", "covered", "polled")):
         return f"The {total} recipes were not checked. {_changes_made(record)}"
     full = [column for column in ("mirrored", "covered", "polled") if record.count(column) == total]
-    short = [f"{record.count(c)} of {total} {c}" for c in ("mirrored", "covered", "polled") if c not in full]
+    short = [_figure(record, c) for c in ("mirrored", "covered", "polled") if c not in full]
     if short:
         state = f"{_and(short)}" + (f"; all {total} {_and(full)}." if full else ".")
     else:
@@ -78,10 +80,32 @@ def lede(record: RunRecord) -> str:
     return f"{when}{state} {_changes_made(record)}"
 
 
+def _recovered(record: RunRecord) -> str:
+    """What a recovery settled: of how many runs, and what was done with the changes that they had left."""
+    parts = []
+    for one in record.settled:
+        undone, gone = one.count(UndoResult.UNDONE), one.count(UndoResult.NOT_NEEDED)
+        refused, kept = one.count(UndoResult.REFUSED, UndoResult.FAILED), one.count("kept")
+        counts = [(undone, "taken back"), (gone, "gone already"), (kept, "kept"), (refused, "not taken back")]
+        said = ", ".join(f"{count} {words}" for count, words in counts if count) or "it had left no change"
+        parts.append(f"{one.run} ({one.why}): {said}.")
+    return " ".join(parts)
+
+
+def _figure(record: RunRecord, column: str) -> str:
+    """``18 of 19 mirrored``; what was not looked at says so instead of counting as a no."""
+    if not record.asked(column):
+        return f"{column} was not looked at"
+    unknown = record.unknown(column)
+    return f"{record.count(column)} of {record.expected} {column}" + (
+        f" ({unknown} not looked at)" if unknown else ""
+    )
+
+
 def _changes_made(record: RunRecord) -> str:
     if record.mode == "plan" or record.planned:
         return f"{plural(len(record.planned), 'change')} would be made."
-    made = [change for change in record.changes if change.result != ChangeResult.FAILED or change.undone]
+    made = [change for change in record.changes if change.stands or change.undone]
     if not made:
         return "No change was made."
     undone = sum(change.undone for change in made)

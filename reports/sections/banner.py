@@ -14,11 +14,11 @@ MODES = {
     "recover": "recover (finishes or undoes what an earlier run left open)",
 }
 MEANINGS = {
-    "mirrored": "have a mirror whose main is upstream's main",
+    "mirrored": "have a mirror with upstream's main and tags",
     "covered": "have a suite under tests/",
     "polled": "are in the running bridge's poll set",
     "triggerable": "answered a !testme with a build",
-    "green": "have a green verdict that is newer than their suite",
+    "green": "have a latest verdict that is green",
 }
 
 
@@ -36,7 +36,7 @@ def banner(record: RunRecord) -> Html:
                 h("span", word.headline),
                 h("small", f"exit {record.exit}" if record.exit is not None else "no exit code", cls="exit"),
             ),
-            h("p", word.meaning, " ", lede(record), _recovered(record), cls="lede"),
+            h("p", record.meaning, " ", lede(record), _recovered(record), cls="lede"),
             _damage(record),
             _facts(record),
             _tally(record),
@@ -87,16 +87,22 @@ def _damage(record: RunRecord) -> Html | None:
 
 def _facts(record: RunRecord) -> Html:
     site = "the embedded world (REHEARSAL)" if record.rehearsal else record.site
-    ended, interrupted = record.last_seen, record.interrupted
+    ended, interrupted = record.last_seen, record.cut_off
     until = clock(ended) + (f" on {day(ended)}" if day(ended) != day(record.started) else "")
     facts = [
         ("Site", site),
         ("Mode", MODES.get(record.mode, record.mode)),
         ("When", f"{day(record.started)}, {clock(record.started)} to {until} UTC"),
         ("Took", span(record.wall_s) + (", up to its last line" if interrupted else "")),
-        ("By", f"muster {record.version}" if record.version else "muster"),
+        ("By", _by(record)),
+        ("With", _with(record)),
         ("Run", record.run),
     ]
+    if record.origin.command:
+        facts.append(("Command", record.origin.command))
+    if record.origin.roster_digest:
+        facts.append(("Roster", f"sha256 {record.origin.roster_digest[:16]}"))
+        facts.append(("Site file", f"sha256 {record.origin.site_digest[:16]}"))
     if record.settled_by:
         facts.append(("Recovered by", record.settled_by))
     if record.fault:
@@ -109,6 +115,20 @@ def _facts(record: RunRecord) -> Html:
         ],
         cls="facts",
     )
+
+
+def _by(record: RunRecord) -> str:
+    """The account and the machine."""
+    user, machine = record.origin.user, record.origin.machine
+    return f"{user} on {machine}" if user and machine else user or machine or "not recorded"
+
+
+def _with(record: RunRecord) -> str:
+    """Version and commit of muster."""
+    commit = record.origin.commit
+    at, changed = commit.removesuffix("-dirty")[:12], commit.endswith("-dirty")
+    named = " ".join(filter(None, ["muster", record.version]))
+    return f"{named}, commit {at}{', with uncommitted changes' if changed else ''}" if at else named
 
 
 def _timed(record: RunRecord, shown: str) -> Html:

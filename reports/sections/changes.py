@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from fixtures.journal.kinds import UndoResult, change_title
-from fixtures.journal.run_record import Planned, RecordedChange, RunRecord
+from fixtures.journal.run_record import Planned, RecordedChange, RunRecord, SettledRun
 from fixtures.journal.words import brief, clock, plural, short
 from reports.html_safety import Html, h
 from reports.words import change_state, full
+
+# What was done about a change of an earlier run.
+SETTLED: Mapping[str, str] = {
+    UndoResult.UNDONE: "taken back",
+    UndoResult.NOT_NEEDED: "gone already",
+    UndoResult.REFUSED: "not taken back",
+    UndoResult.FAILED: "not taken back",
+}
 
 
 def changes(record: RunRecord) -> Html:
@@ -14,11 +24,37 @@ def changes(record: RunRecord) -> Html:
     return h(
         "section",
         h("h2", "What would be changed" if planning else "What was changed"),
+        [_settled(one) for one in record.settled],
         _planned(record.planned) if planning else None,
         _made(record) if record.changes or not planning else None,
         [_diff(target, text) for target, text in record.diffs],
         _generations(record),
         id="changes",
+    )
+
+
+def _settled(settled: SettledRun) -> Html:
+    """An earlier run that this one settled first: each change that it had left, and what was done about it."""
+    rows = [
+        h(
+            "tr",
+            h("th", str(one.id), scope="row"),
+            h("td", change_title(one.kind), " ", h("code", one.target)),
+            h("td", SETTLED.get(one.result, one.result)),
+            h("td", one.why),
+        )
+        for one in settled.changes
+    ]
+    heads = [h("th", name, scope="col") for name in ("Change", "What", "Now", "Because")]
+    table = h("table", h("thead", h("tr", heads)), h("tbody", rows), cls="plain")
+    label = f"Settled: {settled.run}"
+    return h(
+        "figure",
+        h("figcaption", "Settled first: ", h("code", settled.run), f" ({settled.why})"),
+        h("div", table, cls="scroll", tabindex="0", role="region", aria_label=label)
+        if rows
+        else h("p", "It had left no change.", cls="hint"),
+        cls="settled",
     )
 
 

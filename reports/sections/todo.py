@@ -38,7 +38,23 @@ def _item(task: Task) -> Html:
         h("p", h("span", "Where ", cls="key"), _where(task.where), cls="where") if task.where else None,
         h("p", h("span", "Do ", cls="key"), _marked(task.do), cls="do") if task.do else None,
         h("pre", h("code", task.command), tabindex="0", aria_label="Command") if task.command else None,
+        _consequences(task),
         cls=f"task {task.severity}",
+    )
+
+
+def _consequences(task: Task) -> Html | None:
+    """What else failed for the same reason, closed; and how many tests did not run because of it."""
+    count, waiting = len(task.consequences), task.waiting
+    waited = f"{plural(waiting, 'test')} did not run because of it"
+    if not count:
+        return h("p", waited, ".", cls="hint") if waiting else None
+    said = f"{count:,} more for this reason" + (f"; {waited}" if waiting else "")
+    return h(
+        "details",
+        h("summary", said),
+        h("ul", [h("li", one) for one in task.consequences]),
+        cls="consequences",
     )
 
 

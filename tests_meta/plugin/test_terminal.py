@@ -141,7 +141,7 @@ def test_summary_has_verdict_counts_and_status_line(show, state: str) -> None:  
     assert re.search(r"^mirrored (\d+/19|not checked)  covered", shown.text, re.M)
     assert re.search(r"^muster: [A-Z-]+ ", shown.text, re.M)
     green = f"\x1b[32m{state.upper()}".encode() in shown.raw
-    assert green is (state in ("converged", "unchanged"))
+    assert green is (state in ("converged", "unchanged", "recovered"))
 
 
 def test_plan_of_a_world_in_a_terminal(night: WorldPool, tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ class Night:
     ) -> None:
         self.journal.write("finding", id=name, severity=severity, what=what, where=where, do=do, recipe=recipe)
 
-    def end(self, verdict: str) -> None:
+    def end(self, verdict: str, *, stopped_by: str = "") -> None:
         spent = round(self.clock.elapsed_s - self.began, 3)
         self.journal.write(
             "request-counts",
@@ -153,7 +153,8 @@ class Night:
             host_sessions=2,
             host_connections=1,
         )
-        self.journal.write("end", exit=EXITS.get(verdict, 0), verdict=verdict, wall_s=spent)
+        exit_code = 2 if stopped_by else EXITS.get(verdict, 0)
+        self.journal.write("end", exit=exit_code, verdict=verdict, wall_s=spent, stopped_by=stopped_by)
 
 
 def roll(
@@ -206,6 +207,7 @@ def roll(
 
 
 def header(night: Night, run: str, *, rehearsal: bool, planned_tests: int) -> None:
+    option = [] if night.mode == "apply" else [f"--{night.mode}"]
     night.journal.write(
         "run",
         durable=True,
@@ -214,6 +216,13 @@ def header(night: Night, run: str, *, rehearsal: bool, planned_tests: int) -> No
         mode=night.mode,
         rehearsal=rehearsal,
         version="0.1.0",
+        target="7f3c9a51e2d84b60" if rehearsal else "0b8d5f2a61c3947e",
+        user="operator",
+        machine="ops.example.org",
+        command=" ".join(["pytest phases/", *([] if rehearsal else ["--site site.toml"]), *option]),
+        commit=sha("muster"),
+        roster_digest=hashlib.sha256(b"roster").hexdigest(),
+        site_digest=hashlib.sha256(b"site").hexdigest(),
         parts={"forge": "Gitea 1.24.2", "ci": "Drone 2.26", "ssh": "OpenSSH 9.2p1", "nix": "nix 2.8.0"},
         roster=list(night.recipes),
         newly_enrolled=[name for name in night.recipes if name in NEW],

@@ -52,9 +52,11 @@ STATES = (
     "rolled-back",
     "rollback-failed",
     "withheld",
+    "recovered",
     "interrupted",
 )
 
+MODES = {"planned": "plan", "unchanged": "health", "drift": "health", "recovered": "recover"}
 BEFORE = {"mirrored": MISSING, "covered": ("hedgedoc",), "polled": NEW}
 
 
@@ -68,7 +70,7 @@ def write(
     journal_type: type[Journal] = Journal,
 ) -> Path:
     """Write the journal of a run that came to `state`; returns its folder under ``root/runs``."""
-    mode = {"planned": "plan", "unchanged": "health", "drift": "health"}.get(state, "apply")
+    mode = MODES.get(state, "apply")
     site = "rehearsal" if rehearsal else "autonomic"
     run = f"{start:%Y%m%dT%H%M%SZ}-{site}-{mode}"
     folder = root / "runs" / run
@@ -260,6 +262,42 @@ def _interrupted(night: Night) -> None:
     night.phase(3, cut)
 
 
+def _recovered(night: Night) -> None:
+    half = roll(night.recipes, wanting={**BEFORE, "mirrored": ("mailu", "mumble")}, proven=PROVEN)
+    night.journal.write("roll", moment="baseline", recipes=half)
+    changes = [
+        ("create-mirror", f"{ORG}/lasuite-drive", "kept", "it is complete"),
+        ("enroll", "nix/modules/bridge.nix", "undone", "it was not complete"),
+        ("comment", f"{ORG}/cc-ci#31", "not-needed", "it was gone already"),
+    ]
+    night.journal.write(
+        "settled",
+        run="20260601T001300Z-autonomic-apply",
+        why="it was killed",
+        changes=[
+            {"change": number, "kind": kind, "target": target, "result": result, "why": why}
+            for number, (kind, target, result, why) in enumerate(changes, 1)
+        ],
+    )
+    night.clock.passes(4.0)
+    night.journal.write("roll", moment="final", recipes=half)
+    night.end("recovered")
+
+
+def _stopped(night: Night) -> None:
+    """SIGTERM in the switch: the mirrors stay, the enrollment and the switch are undone."""
+    night.journal.write("roll", moment="baseline", recipes=roll(night.recipes, wanting=BEFORE, proven=PROVEN))
+    for step in (preflight, mirrors, suite, enrollment, deploy):
+        step(night)
+    for change in reversed(night.journal.changes()):
+        if change.kind in ("switch", "enroll", "arm-revert", "comment"):
+            night.journal.write("undo", change=change.id, result="undone", why="the run did not finish")
+    night.journal.write(
+        "roll", moment="final", recipes=roll(night.recipes, wanting={"polled": NEW}, proven=PROVEN)
+    )
+    night.end("interrupted", stopped_by="SIGTERM")
+
+
 _STORIES: Mapping[str, Callable[[Night], None]] = {
     "converged": _converged,
     "unchanged": _unchanged,
@@ -269,7 +307,9 @@ _STORIES: Mapping[str, Callable[[Night], None]] = {
     "rolled-back": lambda night: _regressed(night, undo_works=True),
     "rollback-failed": lambda night: _regressed(night, undo_works=False),
     "withheld": _withheld,
+    "recovered": _recovered,
     "interrupted": _interrupted,
+    "stopped": _stopped,
 }
 
 

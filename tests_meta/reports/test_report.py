@@ -44,6 +44,7 @@ HEADLINES = {
     "rolled-back": "Rolled back",
     "rollback-failed": "Rollback failed",
     "withheld": "Withheld",
+    "recovered": "Recovered",
     "interrupted": "Interrupted",
 }
 
@@ -97,7 +98,7 @@ def test_every_verdict_has_its_page(tmp_path: Path, state: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "state", [state for state in STATES if state not in ("converged", "unchanged", "planned")]
+    "state", [state for state in STATES if state not in ("converged", "unchanged", "planned", "recovered")]
 )
 def test_bad_verdict_has_a_task(tmp_path: Path, state: str) -> None:
     """A run with a bad verdict has at least one task above severity info; "Nothing." is not shown."""

@@ -35,6 +35,7 @@ EXPECTED_STATUS = {
     "rolled-back": "ROLLED-BACK",
     "rollback-failed": "BROKEN",
     "withheld": "WITHHELD",
+    "recovered": "OK",
     "interrupted": "INTERRUPTED",
 }
 

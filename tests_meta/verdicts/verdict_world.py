@@ -24,7 +24,7 @@ from fixtures.rehearsal.drone_embedded.store import Store
 from fixtures.rehearsal.settings import WorldSettings
 from fixtures.rehearsal.site_file import SITE_FILE, write_site
 from fixtures.run.run import Run
-from fixtures.triggers.fixture import load_memory, read_and_classify
+from fixtures.triggers.fixture import read_and_classify
 from fixtures.verdicts.classes import RecipeVerdict
 from tests_meta.in_process_run import close_run, open_run
 
@@ -136,7 +136,7 @@ class Nights:
         run = open_run(site, roster, folder, mode=Mode.HEALTH, reports=self.reports, today=today, started=at)
         run.record.journal.write("run", run=folder.name, site=site.name, mode="health", target=target_of(site))
         self.runs.append(run)
-        verdicts = read_and_classify(run.context, run.record, run.surveys, load_memory(run.context), {})
+        verdicts = read_and_classify(run.context, run.record, run.surveys, run.context.memory, {})
         if not keep_open:
             run.record.journal.write("end", exit=0, verdict="unchanged")
             close_run(run)
