@@ -183,6 +183,20 @@ def phases_of(nodeids: Sequence[str]) -> list[int]:
     return [int(match[1]) for nodeid in nodeids if (match := re.search(r"test_(\d)_\w+\.py::", nodeid))]
 
 
+def processes_of(text: str) -> list[str]:
+    """The command lines of live processes that name `text`."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            if text in line:
+                found.append(line)
+    return found
+
+
 class WorldPool:
     """Runs one world at a time in one folder, and keeps copies of worlds; `parts` replaces parts of the world."""
 

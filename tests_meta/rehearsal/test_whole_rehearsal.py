@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from fixtures.rehearsal.initial_state import night
-from tests_meta.muster_runs import CONVERGED, ROOT, WorldPool, command, environment
+from tests_meta.muster_runs import CONVERGED, ROOT, WorldPool, command, environment, processes_of
 from tests_meta.reference_night import RecordedRun, ReferenceNight
 from tests_meta.rehearsal.ci_world import until
 from tests_meta.world_view import POLL_FILE, WorldView
@@ -402,20 +402,6 @@ def test_a_health_check_stays_within_its_budget(reference_night: ReferenceNight)
     made = reference_night.checked.ran.summary["requests"]
     assert 0 < made["forge"] + made["upstream"] + made["drone"] <= 2 * len(RECIPES) + 12
     assert (made["host_sessions"], made["host_connections"]) == (2, 1)
-
-
-def processes_of(text: str) -> list[str]:
-    """The command lines of live processes that name `text`."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            except OSError:
-                continue
-            if text in line:
-                found.append(line)
-    return found
 
 
 @pytest.fixture
