@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import argparse
 import re
+import signal
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from fixtures.journal.lines import FILE_NAME as JOURNAL
-from fixtures.journal.past_runs import Retention, latest_finished, prune
+from fixtures.journal.past_runs import Retention, find_run, latest_finished, prune
 from fixtures.journal.status_line import status_line
 from fixtures.journal.words import plural, span
 from reports import render
@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _render(chosen: argparse.Namespace) -> int:
-    folder = _folder(chosen.run, chosen.root)
+    folder = find_run(chosen.run, chosen.root)
     if not folder:
         print(
             f"no journal in {chosen.run}; expected a run's folder or name under {chosen.root / 'runs'}",
@@ -81,11 +81,6 @@ def _render(chosen: argparse.Namespace) -> int:
     if written.record:
         print(status_line(written.record))
     return 1 if written.problems else 0
-
-
-def _folder(named: str, root: Path) -> Path | None:
-    candidates = (Path(named), Path(named).parent, root / "runs" / named, root / named)
-    return next((one.resolve() for one in candidates if (one / JOURNAL).is_file()), None)
 
 
 def _history(chosen: argparse.Namespace) -> int:
@@ -128,4 +123,6 @@ def _duration(said: str) -> timedelta:
 
 
 if __name__ == "__main__":
+    # End quietly when a pipe is closed, as in ``… | head``.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     sys.exit(main(sys.argv[1:]))

@@ -395,6 +395,17 @@ def test_show_reports_interrupted_and_torn(path: Path) -> None:
     assert (shown.returncode, "INTERRUPTED" in shown.stdout, "torn" in shown.stdout) == (0, True, True)
 
 
+def test_show_ends_quietly_when_the_pipe_is_closed(path: Path) -> None:
+    """A reader that closes its pipe, such as ``head``, ends the command by SIGPIPE, without a message."""
+    written(path)
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "fixtures.journal", "show", str(path)]
+    ended = subprocess.run(command, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (-signal.SIGPIPE, "")
+
+
 def test_show_refuses_an_edited_journal(path: Path) -> None:
     """The command exits 1 and names the line, without a traceback."""
     path.write_bytes(written(path).replace(b"org/mumble", b"org/mailu!"))

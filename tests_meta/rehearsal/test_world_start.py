@@ -58,10 +58,9 @@ def test_path_that_nix_or_ssh_misread_is_refused(name: str, tmp_path: Path) -> N
 def test_refused_settings_leave_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A gitea that does not exist is refused, and the folder of the new world is removed."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    parts = Parts("openssh", "nix", forge="gitea", gitea="/nowhere/gitea")
     with pytest.raises(BadSetting):
-        rehearsal_world.start(
-            folder=None, pace=0.02, parts=Parts("openssh", "nix", forge="gitea", gitea="/nowhere/gitea")
-        )
+        rehearsal_world.start(folder=None, pace=0.02, parts=parts)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fixtures.journal import files
+from fixtures.journal.__main__ import main as show_journal
 from fixtures.journal.lines import FILE_NAME, Line
 from fixtures.journal.load_record import fold, load
 from fixtures.journal.reader import StoredJournal, read
@@ -28,10 +29,11 @@ from fixtures.journal.to_do import tasks
 from fixtures.journal.writer import Journal
 from fixtures.notify.prometheus import metrics
 from reports import finish, render, summary
+from reports.__main__ import main as render_command
 from reports.html_safety import h, link, safe_url, text
 from reports.page import report
 from reports.sections.todo import todo
-from tests_meta.reports.sample_night import BIG_ROSTER, Clock
+from tests_meta.reports.sample_night import BIG_ROSTER, MIDNIGHT, Clock
 from tests_meta.reports.sample_runs import STATES, write
 
 PROJECT = Path(__file__).parents[2]
@@ -376,6 +378,19 @@ def test_latest_points_to_the_latest_run(tmp_path: Path) -> None:
     for folder in (old, new, old):
         render(folder)
     assert (tmp_path / "latest").resolve().name == max(old.name, new.name)
+
+
+def test_latest_is_the_run_that_was_killed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """After SIGKILL the link still points to the run before; both commands then show the killed run."""
+    before = write(tmp_path, "unchanged")
+    render(before)
+    killed = write(tmp_path, "interrupted", start=MIDNIGHT + timedelta(days=1))
+    assert (tmp_path / "latest").resolve().name == before.name
+    assert show_journal(["show", str(tmp_path / "latest")]) == 0
+    assert f"run {killed.name} " in capsys.readouterr().out
+    assert render_command(["--root", str(tmp_path), "render", "latest"]) == 0
+    assert "muster: INTERRUPTED" in capsys.readouterr().out
+    assert (tmp_path / "latest").resolve().name == killed.name
 
 
 @given(st.text())
