@@ -22,6 +22,7 @@ from fixtures.errors import Unreachable
 from fixtures.rehearsal import world as rehearsal_world
 from fixtures.rehearsal.host.rebuild import SCRIPT, install_rebuild
 from fixtures.rehearsal.parts import choose
+from tests_meta.deploy.disk_names import mount_by_kernels_name
 from tests_meta.muster_runs import PACE, ROOT
 from tests_meta.parallel_worlds import MIRRORED, FaultRun, ParallelWorld, live_differences
 from tests_meta.rehearsal.host_world import Answer, HostWorld
@@ -85,6 +86,11 @@ def run_rebuild(
         parallel_world.end()
 
 
+def prepare_kernels_name(parallel_world: RebuildServiceWorld) -> None:
+    """Mount the root device by the kernel's name, which the site file has; the configuration has its label."""
+    mount_by_kernels_name(parallel_world.settings, parallel_world.world / "site.toml")
+
+
 def prepare_not_fast_forward(parallel_world: RebuildServiceWorld) -> None:
     """Record that the running system was built from a commit that is not in main."""
     known = (parallel_world.state_folder / "deployed").read_text().split()
@@ -97,7 +103,7 @@ def remove_service(parallel_world: RebuildServiceWorld) -> None:
 
 
 RUNS: dict[str, Callable[[RebuildServiceWorld], Rebuild]] = {
-    "well": run_rebuild,
+    "well": lambda parallel_world: run_rebuild(parallel_world, prepare=prepare_kernels_name),
     "build-fails": lambda parallel_world: run_rebuild(parallel_world, "build-fails"),
     "switch-breaks-bridge": lambda parallel_world: run_rebuild(parallel_world, "switch-breaks-bridge"),
     "not a fast-forward": lambda parallel_world: run_rebuild(parallel_world, prepare=prepare_not_fast_forward),
@@ -120,7 +126,10 @@ def rebuilds(parallel_world: RebuildServiceWorld) -> Callable[[str], Rebuild]:
 
 
 def test_rebuild_service_switches_the_host_to_the_committed_head(rebuilds: Callable[[str], Rebuild]) -> None:
-    """The host deploys the committed head, does not touch the operator's checkout, and reports the result."""
+    """The host deploys the committed head, does not touch the operator's checkout, and reports the result.
+
+    The root device has two names there, the kernel's and the configuration's.
+    """
     rebuild_run = rebuilds("well")
     rebuild_run.ran.demand(0)
     assert rebuild_run.ran.summary["verdict"] == "converged"
