@@ -19,7 +19,7 @@ from fixtures.run.context import Context
 from fixtures.run.expectation import Expectation
 from fixtures.run.gates import Gate
 from fixtures.run.surveys import Surveys
-from fixtures.survey import running_poll_set
+from fixtures.survey import HostState, running_poll_set
 
 pytestmark = pytest.mark.dependency(depends=["phase 3"], scope="session")
 
@@ -38,7 +38,7 @@ def test_the_checkout_is_the_committed_head(
     checkout = deployment.survey.demand_host().checkout
     expect.equal(
         f"HEAD of {context.site.host.source}",
-        expected=deployment.survey.demand_ccci().head,
+        expected=deployment.head or deployment.survey.demand_ccci().head,
         seen=checkout.problem or checkout.head,
         check=f"ssh {context.site.host.address} git -C {context.site.host.source} rev-parse HEAD",
     )
@@ -134,6 +134,11 @@ def test_it_is_polled(
     )
 
 
+def found_host(surveys: Surveys, deployment: Deployment) -> HostState:
+    """The host as the deploy found it: what broke before that is not the deploy's doing, and a finding of its own."""
+    return deployment.before or surveys.baseline.demand_host()
+
+
 def test_no_unit_failed_that_had_not_failed_before(
     context: Context, surveys: Surveys, deployment: Deployment, host_health: HostHealth, expect: Expectation
 ) -> None:
@@ -141,9 +146,9 @@ def test_no_unit_failed_that_had_not_failed_before(
     expect.read("host")
     expect.explained_by(deployment.problem)
     check = f"ssh {context.site.host.address} systemctl --failed"
-    before, now = surveys.baseline.demand_host(), deployment.survey.demand_host()
+    before, now = found_host(surveys, deployment), deployment.survey.demand_host()
     failed = sorted(now.failed_units - before.failed_units)
-    expect.nothing("units that failed since the baseline", failed, check=check)
+    expect.nothing("units that failed since the deploy began", failed, check=check)
     expect.stops_nothing()
     expect.nothing(
         "units that failed since earlier records", host_health.failing(FactKind.FAILED_UNIT), check=check
@@ -168,7 +173,7 @@ def test_no_alert_was_written(
     expect.read("host")
     expect.explained_by(deployment.problem)
     check = f"ssh {context.site.host.address} ls {context.site.host.alerts_dir}"
-    before, now = surveys.baseline.demand_host(), deployment.survey.demand_host()
+    before, now = found_host(surveys, deployment), deployment.survey.demand_host()
     new = sorted(now.alerts - before.alerts)
     expect.nothing(f"new files in {context.site.host.alerts_dir}", new, check=check)
     expect.stops_nothing()
@@ -180,10 +185,10 @@ def test_every_stack_is_complete(
 ) -> None:
     expect.read("host")
     expect.explained_by(deployment.problem)
-    before, now = surveys.baseline.demand_host(), deployment.survey.demand_host()
+    before, now = found_host(surveys, deployment), deployment.survey.demand_host()
     short = sorted(set(now.incomplete_services) - set(before.incomplete_services))
     expect.nothing(
-        "services that lost a replica since the baseline",
+        "services that lost a replica since the deploy began",
         [f"{name} {now.incomplete_services[name]}" for name in short],
     )
     expect.stops_nothing()

@@ -173,7 +173,8 @@ def leftovers(settings: WorldSettings, world_view: WorldView, discussions: Mappi
     ]
     left += [f"open pull request from {row[2]}" for row in discussions["pulls"]
              if str(row[2]).startswith("muster/scratch-") and row[4] == "open"]  # fmt: skip
-    left += ["a trigger comment" for row in discussions["comments"] if row[1] == "!testme"]
+    trigger = ("!testme", settings.bot)
+    left += ["a trigger comment" for row in discussions["comments"] if row[1:] == trigger]
     left += muster_units(settings)
     files = [*settings.host_dir.glob("run/muster-*"), *settings.host_dir.glob("nix/var/nix/gcroots/muster-*")]
     left += [path.name for path in files]

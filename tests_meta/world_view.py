@@ -28,7 +28,9 @@ QUERIES = {
         SELECT p.repo_id, p.number, p.head_branch, p.base_branch,
                CASE WHEN i.closed THEN 'closed' ELSE 'open' END, p.merged_sha
         FROM pulls p JOIN issues i ON i.id = p.issue_id ORDER BY p.id""",
-    "comments": "SELECT issue_id, body, author_id FROM comments ORDER BY id",
+    "comments": """
+        SELECT issue_id, body, accounts.name FROM comments JOIN accounts ON accounts.id = author_id
+        WHERE kind = 'comment' ORDER BY comments.id""",
 }
 GITEA_QUERIES = {
     "repositories": """
@@ -38,7 +40,9 @@ GITEA_QUERIES = {
         SELECT p.base_repo_id, p."index", p.head_branch, p.base_branch,
                CASE WHEN i.is_closed THEN 'closed' ELSE 'open' END, p.merged_commit_id
         FROM pull_request p JOIN issue i ON i.id = p.issue_id ORDER BY p.id""",
-    "comments": "SELECT issue_id, content, poster_id FROM comment WHERE type = 0 ORDER BY id",
+    "comments": """
+        SELECT issue_id, content, "user".name FROM comment JOIN "user" ON "user".id = poster_id
+        WHERE type = 0 ORDER BY comment.id""",
 }
 
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import pytest
 
-from fixtures.rehearsal.faults import bridge, clock, drone, forge, host, record
+from fixtures.rehearsal.faults import bridge, clock, drone, forge, host, people, record
 from fixtures.rehearsal.faults.model import WENT_BACK, EndState, Fault, RecordLeft
 from fixtures.rehearsal.faults.table import FAULTS, find
 from tests_meta.muster_runs import Ran, muster
@@ -22,7 +22,9 @@ from tests_meta.parallel_worlds import FaultRun, ParallelWorld, in_parallel_worl
 from tests_meta.rehearsal.fault_runs import differences, run_with_fault
 
 ALL = os.environ.get("MUSTER_ALL_FAULTS") == "1"
-SHOWN = sorted(name for name, entry in FAULTS.items() if ALL or entry.quick)
+# The acts of other people have tests of their own, in test_people.
+OF_PEOPLE = {entry.name for entry in people.FAULTS}
+SHOWN = sorted(name for name, entry in FAULTS.items() if (ALL or entry.quick) and name not in OF_PEOPLE)
 CONTROL = "switch-exit-4-old-unit"
 
 
@@ -45,7 +47,7 @@ def fault_runs(
 
 def test_every_fault_is_fully_described() -> None:
     """Every fault has a unique name in kebab case, a sentence, an effect and a reason, and is found by name."""
-    everything = [one for system in (forge, host, bridge, drone, record, clock) for one in system.FAULTS]
+    everything = [one for system in (forge, host, bridge, drone, record, clock, people) for one in system.FAULTS]
     assert len(everything) == len(FAULTS)
     for one in everything:
         assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)+", one.name)
@@ -57,7 +59,7 @@ def test_every_fault_is_fully_described() -> None:
 
 def test_quick_faults_cover_each_exit_and_end_state() -> None:
     """The quick faults cover every end state of the table except the slowest, and the main exit codes."""
-    quick = [entry for entry in FAULTS.values() if entry.quick]
+    quick = [entry for entry in FAULTS.values() if entry.quick and entry.name not in OF_PEOPLE]
     assert {entry.state for entry in FAULTS.values()} - {EndState.GONE} == {entry.state for entry in quick}
     assert {entry.exit for entry in quick} >= {0, 1, 11, 13}
 

@@ -29,9 +29,11 @@ def made(kind: ChangeKind, id: int, *, recipe: str | None = None, **undo: Any) -
 
 def run_with(*changes: Change, mirrors: dict[str, Any] | None = None) -> Any:
     """The parts of a run that the search for a cause reads."""
+    journal = SimpleNamespace(changes=lambda: list(changes), count_changes=lambda: max(c.id for c in changes))
+    survey = SimpleNamespace(mirrors=mirrors or {}, host=None)
     return SimpleNamespace(
-        record=SimpleNamespace(journal=SimpleNamespace(changes=lambda: list(changes))),
-        surveys=SimpleNamespace(now=SimpleNamespace(mirrors=mirrors or {}, host=None)),
+        record=SimpleNamespace(journal=journal),
+        surveys=SimpleNamespace(now=survey, baseline=survey, earlier=[]),
     )
 
 
@@ -76,6 +78,7 @@ def test_kinds_that_cannot_cause_a_regression_are_listed() -> None:
     """A kind without affected areas is never undone as the cause of a regression."""
     without_effect = {kind for kind, entry in REGISTRY.items() if not entry.affects}
     assert without_effect == {
+        ChangeKind.SYNC_TAGS,
         ChangeKind.PROPOSE_SUITE,
         ChangeKind.DESCRIBE_SUITE,
         ChangeKind.MERGE_SUITE,
