@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,12 +12,6 @@ from fixtures.journal.kinds import ChangeKind
 from fixtures.journal.reader import Change
 from fixtures.rollback.cause import find_causes, with_dependents
 from fixtures.rollback.regression import Difference
-from tests_meta.muster_runs import NIGHT, Ran, WorldPool
-from tests_meta.reference_night import prepare_initial_world
-from tests_meta.world_view import WorldView
-
-CLOSED = "ghost", 2
-Run = Callable[..., Ran]
 
 
 def made(kind: ChangeKind, id: int, *, recipe: str | None = None, **undo: Any) -> Change:
@@ -88,56 +80,3 @@ def test_kinds_that_cannot_cause_a_regression_are_listed() -> None:
         ChangeKind.SCRATCH_PULL,
         ChangeKind.TESTME_COMMENT,
     }
-
-
-def close_during_run(world_pool: WorldPool, recipe: str, number: int, *arguments: str) -> Ran:
-    """A migration during which alice closes a pull request, once the poll set is committed."""
-    settings = world_pool.settings
-    act = {
-        "method": "PATCH",
-        "url": f"{settings.forge_url}/api/v1/repos/{settings.org}/{recipe}/pulls/{number}",
-        "token": (settings.secrets_dir / "stranger_token").read_text().strip(),
-        "body": {"state": "closed"},
-    }
-    environment = {"MUSTER_ACT_AT": "acted enroll", "MUSTER_ACT": json.dumps(act)}
-    return world_pool.visit("-p", "tests_meta.rollback.act_during_run", *arguments, env=environment)
-
-
-@pytest.fixture
-def initial(world_pool: WorldPool) -> WorldPool:
-    prepare_initial_world(world_pool)
-    return world_pool
-
-
-def test_pull_request_closed_by_a_person_causes_no_rollback(initial: WorldPool) -> None:
-    """The migration converges, one finding names who closed the pull request, and no regression is recorded."""
-    recipe, number = CLOSED
-    with initial.live(NIGHT) as world_pool:
-        ran = close_during_run(world_pool, recipe, number).demand(0)
-        view = WorldView(world_pool.settings)
-        _, pull = view.api(f"/repos/{view.settings.org}/{recipe}/pulls/{number}")
-    assert pull["state"] == "closed"
-    assert [change for change in ran.summary["changes"] if change["undone"] and not is_temporary(change)] == []
-    texts = [one["what"] for one in ran.summary["findings"] if f"{recipe}#{number}" in one["what"]]
-    assert len(texts) == 1
-    assert "was closed by alice at" in texts[0]
-    assert ran.summary["regressions"] == []
-
-
-def test_broken_bridge_is_rolled_back_despite_other_peoples_changes(initial: WorldPool) -> None:
-    """Positive control: when the new bridge cannot start, host and poll set are restored; the person's change stays."""
-    recipe, number = CLOSED
-    with initial.live(NIGHT, "switch-breaks-bridge") as world_pool:
-        ran = close_during_run(world_pool, recipe, number).demand(11)
-        view = WorldView(world_pool.settings)
-        _, pull = view.api(f"/repos/{view.settings.org}/{recipe}/pulls/{number}")
-    assert pull["state"] == "closed"
-    undone = {
-        change["kind"] for change in ran.summary["changes"] if change["undone"] and not is_temporary(change)
-    }
-    assert undone == {"enroll", "sync-checkout", "switch"}
-    assert any("was closed by alice" in one["what"] for one in ran.summary["findings"])
-
-
-def is_temporary(change: dict[str, Any]) -> bool:
-    return REGISTRY[change["kind"]].always
