@@ -22,6 +22,9 @@ from fixtures.clients.git import (
     Workspace,
     advertised_refs,
     parse_advertisement,
+    ref_bytes,
+    ref_name,
+    shell_ref,
 )
 from fixtures.clients.http import Http
 from fixtures.config.secret import Secret
@@ -137,6 +140,8 @@ HOSTILE = {
     "an id with a path": f"../../{SHA[:34]} refs/heads/main",
     "a short id": f"{SHA[:39]} refs/heads/main",
     "capital letters": f"{SHA.upper()} refs/heads/main",
+}
+UNUSABLE = {
     "a colon in a name": f"{SHA} refs/tags/v1:refs/heads/main",
     "a pattern": f"{SHA} refs/tags/*",
     "a step up": f"{SHA} refs/tags/../heads/main",
@@ -150,10 +155,41 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("line", HOSTILE.values(), ids=HOSTILE)
-def test_invalid_ids_and_ref_names_are_rejected(line: str) -> None:
-    """An advertisement with an id or ref name that git does not allow is rejected as a whole."""
+def test_invalid_ids_are_rejected(line: str) -> None:
+    """An advertisement with an id that git does not allow is rejected as a whole."""
     with pytest.raises(Unreachable, match=r"saw .* in it"):
         parsed(advertisement(f"{SHA} HEAD", line, f"{OTHER} refs/heads/z"))
+
+
+@pytest.mark.parametrize("line", UNUSABLE.values(), ids=UNUSABLE)
+def test_ref_with_an_unusable_name_is_named_and_left_out(line: str) -> None:
+    """A ref whose name git does not allow is named, on one line; the other refs are read."""
+    refs = parsed(advertisement(f"{SHA} HEAD", line, f"{OTHER} refs/heads/z"))
+    assert (refs.branches, refs.tags) == ({"z": OTHER}, {})
+    (name,) = refs.unusable
+    assert name.isprintable()
+    assert name
+
+
+def test_ref_names_are_bytes(real: Path, tmp_path: Path) -> None:
+    """A tag in Latin-1 is read with its byte written out, and is fetched and named to git as git has it."""
+    bare = tmp_path / "latin.git"
+    git(tmp_path, "clone", "--quiet", "--bare", str(real), str(bare))
+    name = b"refs/tags/caf\xe9"
+    subprocess.run(["git", "update-ref", name, "refs/heads/main"], cwd=bare, env=git_environment(), check=True)
+    refs = parsed(as_git_says_it(bare))
+    assert refs.tags["caf\\xe9"] == refs.branches["main"]
+    assert refs.unusable == ()
+    assert ref_bytes("refs/tags/caf\\xe9") == name
+    assert ref_bytes("refs/tags/caf\u00e9") == "refs/tags/caf\u00e9".encode()
+
+
+@pytest.mark.parametrize("name", [b"refs/tags/caf\xe9", b"refs/tags/it's;$(touch${IFS}x)", b"refs/tags/a&b"])
+def test_ref_in_a_command_to_paste_is_one_word(name: bytes, tmp_path: Path) -> None:
+    """A ref name reaches a program from bash byte by byte, whatever signs it has."""
+    words = ["bash", "-c", f"printf %s {shell_ref(ref_name(name))}"]
+    assert subprocess.run(words, cwd=tmp_path, capture_output=True, check=True).stdout == name
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_sha1_and_sha256_ids_are_accepted() -> None:
@@ -169,7 +205,7 @@ def test_no_ref_name_passes_that_git_rejects(name: str) -> None:
     except ValueError:
         return  # a NUL cannot be an argument at all
     if verdict.returncode != 0:
-        assert REFUSED_NAME.search(f"refs/tags/{name}"), f"git refuses {name!r}"
+        assert REFUSED_NAME.search(f"refs/tags/{name}".encode()), f"git refuses {name!r}"
 
 
 @given(st.binary(max_size=400))

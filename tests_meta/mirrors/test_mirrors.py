@@ -7,20 +7,24 @@ forge's API, and then the undo runs.
 from __future__ import annotations
 
 import base64
+import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import httpx
 import pytest
 
-from fixtures.clients.git import Refs
+from fixtures.clients.git import Refs, Remote, Workspace, advertised_refs
 from fixtures.config.roster import load_roster
 from fixtures.config.site import load_site
-from fixtures.errors import Conflict, Unknown
+from fixtures.errors import Conflict, Refused, Unknown
 from fixtures.journal.kinds import ChangeKind
 from fixtures.journal.reader import Change
+from fixtures.mirrors.fixture import report_unusable_refs, sync_mirror
 from fixtures.mirrors.step import plan_step
 from fixtures.mirrors.sync import MirrorSync
 from fixtures.mirrors.undo import delete_mirror
+from fixtures.run.outcome import OutcomeState
 from fixtures.run.run import Run
 from tests_meta.in_process_run import close_run, open_run
 from tests_meta.muster_runs import NIGHT, WorldPool
@@ -160,3 +164,49 @@ def test_tag_moved_upstream_is_a_finding_and_not_moved(run: Run) -> None:
     theirs = Refs("main", tags={"1.0": "a" * 40, "2.0": "d" * 40, "only-theirs": "e" * 40})
     assert ours.moved_tags(theirs) == ("2.0",)
     assert Refs("").moved_tags(theirs) == ours.moved_tags(Refs("")) == ()
+
+
+def test_odd_tags_do_not_hold_up_a_mirror(
+    run: Run, person: Person, world_pool: WorldPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tag in Latin-1 is mirrored; one that cannot be fetched and one that the forge refuses are named instead."""
+    world_view = WorldView(world_pool.settings)
+    bare, latin = world_view.bare(MISSING, upstream=True), b"refs/tags/caf\xe9"
+    for ref in (latin, b"refs/tags/refused"):
+        words: list[str | bytes] = ["git", "-c", f"safe.directory={bare}", "update-ref", ref, "refs/heads/main"]
+        subprocess.run(words, cwd=bare, check=True)
+    name = f"{run.context.site.upstream.owner}/{MISSING}"
+    upstream = advertised_refs(run.context.world.upstream, name)
+    assert upstream is not None
+    upstream.tags["gone"] = upstream.tag_objects["gone"] = "a" * 40
+    survey = replace(run.surveys.now, upstreams={**run.surveys.now.upstreams, MISSING: upstream})
+    monkeypatch.setattr(run.surveys, "now", survey)
+    push = Workspace.push
+
+    def refuse(self: Workspace, remote: Remote, store: str, updates: list[tuple[str, str, str]]) -> None:
+        if any(ref == "refs/tags/refused" for ref, _, _ in updates):
+            raise Refused("hook declined")
+        push(self, remote, store, updates)
+
+    monkeypatch.setattr(Workspace, "push", refuse)
+    recipe = next(recipe for recipe in run.context.roster.recipes if recipe.name == MISSING)
+    outcome = sync_mirror(run, plan_step(recipe, survey))
+    assert outcome.state is OutcomeState.CHANGED, outcome.message
+    mirror = advertised_refs(run.context.world.mirrors, run.context.world.mirror(MISSING))
+    assert mirror is not None
+    assert set(mirror.tags) == set(upstream.tags) - {"gone", "refused"}
+    assert "caf\\xe9" in mirror.tags
+    assert run.surveys.unmirrored[MISSING] == {"gone", "refused"}
+    (found,) = [finding for finding in run.record.findings if finding.id == f"tags-not-mirrored-{MISSING}"]
+    assert "gone, refused" in found.what
+
+
+def test_refs_with_unusable_names_are_a_finding(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refs of upstream that git does not allow are one finding for the recipe, which names them."""
+    refs = Refs("main", unusable=("refs/tags/v1:2", *(f"refs/tags/{n}..x" for n in range(20))))
+    survey = replace(run.surveys.now, upstreams={**run.surveys.now.upstreams, MISSING: refs})
+    monkeypatch.setattr(run.surveys, "now", survey)
+    report_unusable_refs(run.context, run.record, run.surveys, MISSING)
+    (found,) = [finding for finding in run.record.findings if finding.id == f"refs-unusable-{MISSING}"]
+    assert "refs/tags/v1:2, refs/tags/0..x" in found.what
+    assert "and 11 more" in found.what
