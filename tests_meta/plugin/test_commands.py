@@ -79,6 +79,15 @@ def test_modes_are_pytest_runs(mode: str, words: list[str], given: list[str]) ->
     assert command[:4] == [sys.executable, "-P", "-m", "pytest"]
 
 
+def test_records_of_a_read_only_checkout_go_to_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where reports/ cannot be written to, the records go to the user's state folder, unless a folder is named."""
+    assert commands.own_reports("--reports") == []
+    monkeypatch.setattr("os.access", lambda *_: False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert commands.pytest_command("health", [])[-2:] == ["--reports", str(tmp_path / "muster")]
+    assert commands.pytest_command("health", ["--reports=here"])[-1] == "--reports=here"
+
+
 def test_command_runs_from_any_folder(tmp_path: Path) -> None:
     """In a folder that has a package ``fixtures`` of another project, it selects the same tests as in the checkout."""
     (tmp_path / "fixtures").mkdir()
@@ -150,7 +159,7 @@ def test_installation_adds_the_command_and_no_package() -> None:
     assert [file.name for file in outside if file.suffix != ".pth"] == ["muster"]
     (link,) = (file for file in outside if file.suffix == ".pth")
     folder = Path(Path(link.locate()).read_text().strip())
-    assert [path.name for path in folder.iterdir() if path.suffix == ".py"] == ["muster.py"]
+    assert sorted(path.name for path in folder.iterdir() if path.suffix == ".py") == ["__main__.py", "muster.py"]
     site_packages = Path(link.locate()).parent
     assert not [name for name in ("fixtures", "reports", "phases") if list(site_packages.glob(f"{name}*"))]
 
