@@ -151,6 +151,8 @@ def _row(run: PastRun, root: Path) -> Html:
     page = run.folder / "report.html"
     where = h("a", when, href=_address(page, root)) if page.is_file() else h("span", when, title=run.run)
     counts = " · ".join(f"{count}/{run.expected} {name}" for name, count in run.counts.items())
+    if not run.whole:
+        counts = f"{run.scope} checked completely"
     return h(
         "tr",
         h("th", where, scope="row"),

@@ -46,6 +46,13 @@ def summary(record: RunRecord) -> dict[str, Any]:
         "wall_s": round(record.wall_s, 3),
         "exit": record.exit,
         "verdict": record.verdict,
+        "scope": {
+            "whole": record.scope.whole,
+            "words": record.scope.words,
+            "complete": list(record.scope.complete),
+            "left_out": record.scope.left_out,
+            "first": list(record.scope.first),
+        },
         "intact": not record.broken,
         "expected": record.expected,
         "mirrored": record.count("mirrored"),

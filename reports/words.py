@@ -28,6 +28,7 @@ class Word:
 _VERDICTS: Mapping[RunVerdict, tuple[str, str, str]] = {
     RunVerdict.CONVERGED: ("Converged", "good", "✓"),
     RunVerdict.UNCHANGED: ("Unchanged", "good", "✓"),
+    RunVerdict.PARTIAL: ("Partial", "warn", "▲"),
     RunVerdict.PLANNED: ("Changes pending", "plan", "○"),
     RunVerdict.DRIFT: ("Drift", "bad", "✕"),
     RunVerdict.UNREACHABLE: ("Unreachable", "bad", "?"),

@@ -125,9 +125,8 @@ def muster(
     cache = tempfile.mkdtemp(prefix="muster-cache-")
     words = [*phases, "-o", f"cache_dir={cache}", "--reports", str(folder), *arguments]
     try:
-        if not (
-            cold or prefix or before or cwd != ROOT or any(not name.startswith("MUSTER_") for name in env or ())
-        ):
+        needs_interpreter = any(not name.startswith(("MUSTER_", "PYTEST_")) for name in env or ())
+        if not (cold or prefix or before or cwd != ROOT or needs_interpreter):
             status, output = forked.run(
                 [*PLUGINS_OFF, *words], cwd=cwd, env=environment(**(env or {})), limit_s=limit_s
             )

@@ -37,6 +37,7 @@ def banner(record: RunRecord) -> Html:
                 h("small", f"exit {record.exit}" if record.exit is not None else "no exit code", cls="exit"),
             ),
             h("p", record.meaning, " ", lede(record), _recovered(record), cls="lede"),
+            _scope(record),
             _damage(record),
             _facts(record),
             _tally(record),
@@ -62,6 +63,17 @@ def _rehearsal(record: RunRecord) -> Html | None:
         h("strong", "Rehearsal"),
         h("span", "An embedded world on this machine. No real system was read or written."),
         cls="rehearsal",
+    )
+
+
+def _scope(record: RunRecord) -> Html | None:
+    if record.scope.whole or record.interrupted:
+        return None
+    return h(
+        "p",
+        h("strong", f"Partial run: {record.scope.words} were checked completely. "),
+        "The figures below were read, and not all of them were asserted; this is no whole night.",
+        cls="damage",
     )
 
 

@@ -295,7 +295,7 @@ def test_unexpected_values_still_render(ordinary: tuple[Line, ...], data: st.Dat
     words(report(record, None))
     json.loads(summary.text(record))
     assert "\n" not in status_line(record)
-    metrics(record)
+    metrics(record, record.finished)
 
 
 @pytest.mark.parametrize(

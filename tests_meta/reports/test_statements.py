@@ -206,12 +206,12 @@ def test_column_that_was_not_looked_at_is_no_zero(tmp_path: Path) -> None:
     assert status_line(record).startswith(
         "muster: FAILED 8/8 mirrored and covered, polled not looked at; no verdict"
     )
-    assert 'column="polled"' not in metrics(record)
+    assert 'column="polled"' not in metrics(record, record.finished)
     assert summary.summary(record)["not_looked_at"] == ["polled", "triggerable", "green"]
     (tmp_path / "no").mkdir()
     asked = record_of(tmp_path / "no", roll(mirrored=True, covered=True, polled=False), end=FAILED)
     assert "0 of 8 polled" in lede(asked)
-    assert 'column="polled"} 0' in metrics(asked)
+    assert 'column="polled"} 0' in metrics(asked, asked.finished)
 
 
 def test_partly_read_column_says_how_many_are_unknown(tmp_path: Path) -> None:

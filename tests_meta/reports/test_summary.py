@@ -6,8 +6,10 @@ import json
 import re
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jsonschema
@@ -16,9 +18,10 @@ import pytest
 from fixtures.config.secret import Secret
 from fixtures.errors import Unreachable
 from fixtures.journal.load_record import load
-from fixtures.journal.run_record import RunRecord
+from fixtures.journal.run_record import RunRecord, Scope
 from fixtures.journal.status_line import status_line
 from fixtures.journal.writer import Journal
+from fixtures.notify.after_run import notify
 from fixtures.notify.ping import ping
 from fixtures.notify.prometheus import metrics, write_textfile
 from fixtures.notify.webhook import send
@@ -152,7 +155,7 @@ _SAMPLE = re.compile(r'^[a-z_]+(\{[a-z]+="[^"\n]*"(,[a-z]+="[^"\n]*")*\}) -?\d+(
 def test_textfile_is_prometheus(records: dict[str, RunRecord], tmp_path: Path, state: str) -> None:
     """Every line of the textfile is a HELP, a TYPE or a sample; samples follow the TYPE of their family."""
     path = tmp_path / "muster.prom"
-    write_textfile(path, records[state])
+    write_textfile(path, records[state], tmp_path)
     families: list[str] = []
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith("# TYPE "):
@@ -165,15 +168,17 @@ def test_textfile_is_prometheus(records: dict[str, RunRecord], tmp_path: Path, s
 
 def test_textfile_has_the_numbers_of_the_record(records: dict[str, RunRecord]) -> None:
     """Success, exit code, counts and green recipes are those of the record; an interrupted run has exit -1."""
-    data = metrics(records["converged"])
+    data = metrics(records["converged"], records["converged"].finished)
     labels = 'site="autonomic",mode="apply",rehearsal="false"'
     assert f"muster_last_run_success{{{labels}}} 1" in data
     assert f'muster_recipes{{{labels},column="polled"}} 19' in data
     assert f'muster_recipe_green{{{labels},recipe="immich"}} 0' in data
     assert 'recipe="keycloak"' not in data
     assert f"muster_last_run_timestamp_seconds{{{labels}}} 178035" in data
-    assert f"muster_exit_code{{{labels}}} -1" in metrics(records["interrupted"])
-    assert f"muster_last_run_success{{{labels}}} 0" in metrics(records["interrupted"])
+    assert f"muster_exit_code{{{labels}}} -1" in metrics(records["interrupted"], records["interrupted"].finished)
+    assert f"muster_last_run_success{{{labels}}} 0" in metrics(
+        records["interrupted"], records["interrupted"].finished
+    )
 
 
 class Receiver(ThreadingHTTPServer):
@@ -221,6 +226,35 @@ def test_ping_tells_success_from_failure(records: dict[str, RunRecord], receiver
     path = "/ping/6f1a-secret-of-the-url"
     assert [where for where, _ in receiver.got] == [path, f"{path}/fail"]
     assert receiver.got[1][1].startswith(b"muster: WITHHELD ")
+
+
+@pytest.mark.parametrize(
+    ("scope", "status", "written"),
+    [(Scope(), 0, "new"), (Scope((0, 1, 2)), 0, ""), (Scope((0, 1, 2)), 1, "none")],
+    ids=["whole", "partial", "partial and failed"],
+)
+def test_partial_run_is_no_night_for_a_monitor(
+    records: dict[str, RunRecord], receiver: Receiver, tmp_path: Path, scope: Scope, status: int, written: str
+) -> None:
+    """A partial run sends no ping and writes no textfile; if it failed, it does, and leaves the night's time out."""
+    record = replace(records["unchanged"], scope=scope, exit=status)
+    textfile = tmp_path / "muster.prom"
+    site: Any = SimpleNamespace(
+        record=SimpleNamespace(textfile=textfile), tell=SimpleNamespace(issues_repository="", severity="info")
+    )
+    secrets: Any = SimpleNamespace(webhook=None, ping=Secret(receiver.url, where="MUSTER_PING"))
+    assert notify(site, secrets, record, tmp_path, str) == []
+    path = "/ping/6f1a-secret-of-the-url" + ("/fail" if status else "")
+    assert [where for where, _ in receiver.got] == ([path] if written else [])
+    assert record.finished
+    when = {"new": record.finished.timestamp(), "none": 0.0, "": None}[written]
+    found = (
+        re.search(r"^muster_last_run_timestamp_seconds\{.*\} (.+)$", textfile.read_text(), re.M)
+        if written
+        else None
+    )
+    assert (float(found[1]) if found else None) == when
+    assert textfile.exists() == bool(written)
 
 
 def test_webhook_posts_text_and_run(records: dict[str, RunRecord], receiver: Receiver) -> None:

@@ -16,43 +16,6 @@ import pytest
 from tests_meta.muster_runs import ROOT, WorldPool, muster
 
 EMPTY_ROSTER = "recipes = []\ncanaries = []\n"
-# Arguments of pytest, environment and expected exit code. None of these may start a world.
-EMPTY_RUNS: dict[str, tuple[tuple[str, ...], dict[str, str], int]] = {
-    "a keyword that nothing has": (("phases/", "-k", "no_such_thing"), {}, 5),
-    "a mark that nothing has": (("phases/", "-m", "no_such_mark"), {}, 5),
-    "everything deselected": (("phases/", "--deselect", "phases/"), {}, 5),
-    "everything ignored": (("phases/", "--ignore-glob", "*.py"), {}, 5),
-    "no function is a test": (("phases/", "-o", "python_functions=nothing"), {}, 5),
-    "no file is a test": (("phases/", "-o", "python_files=nothing"), {}, 5),
-    "a folder without tests": (("reports/",), {}, 5),
-    "a folder that is not there": (("phase/",), {}, 4),
-    "a list instead of a check": (("phases/", "--health", "--collect-only"), {}, 4),
-    "a list of a real site": (("phases/", "--co", "--site", "site.toml"), {}, 4),
-    "a list, by the environment": (("phases/", "--health"), {"PYTEST_ADDOPTS": "--co"}, 4),
-    "a list where the site is in the environment": (("phases/", "--co"), {"MUSTER_SITE": "site.toml"}, 4),
-    "the fixtures instead of a check": (("phases/", "--health", "--fixtures"), {}, 4),
-    "each test's fixtures instead of a check": (("phases/", "--health", "--fixtures-per-test"), {}, 4),
-    "the cache instead of a check": (("phases/", "--health", "--cache-show"), {}, 4),
-    "a site that is an empty word": (("phases/", "--site", ""), {}, 4),
-    "a site that is an empty variable": (("phases/",), {"MUSTER_SITE": ""}, 4),
-    "a site that is not there": (("phases/", "--site", "nowhere.toml"), {}, 4),
-    "a roster that is not there": (("phases/", "--roster", "nowhere.toml"), {}, 4),
-    "without what lets phases wait": (("phases/", "-p", "no:dependency"), {}, 4),
-    "only what failed last time": (("phases/", "--lf"), {}, 4),
-    "without our conftest": (("phases/", "--noconftest", "--health"), {}, 4),
-    "without our plugin": (("phases/", "-p", "no:muster"), {}, 1),
-    "from another root": (("phases/", "--rootdir", "/tmp"), {}, 1),
-}
-
-
-@pytest.mark.parametrize("how", EMPTY_RUNS)
-def test_empty_run_fails_before_a_world_is_started(how: str, tmp_path: Path) -> None:
-    """The exit code is pytest's own, and no record exists that a freshness check could accept."""
-    arguments, env, status = EMPTY_RUNS[how]
-    ran = muster(*arguments[1:], phases=arguments[:1], env=env, reports=tmp_path / "reports")
-    assert ran.exit == status, ran.output[-3000:]
-    assert not re.search(r"^muster: OK", ran.output, re.M)
-    assert not list(tmp_path.glob("reports/runs/*/summary.json"))
 
 
 @pytest.mark.parametrize(
