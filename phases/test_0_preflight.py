@@ -196,9 +196,8 @@ def test_another_running_system_is_reported(
 def test_nothing_was_written(
     context: Context, record: Recorder, preflight: Preflight, expect: Expectation
 ) -> None:
-    expect.equal(
-        "the state of the host, before and after this phase", expected=preflight.before, seen=preflight.after
-    )
+    """What others do on the host meanwhile is a finding."""
+    expect.equal("muster's units on the host, before and after", expected=preflight.before, seen=preflight.after)
     expect.equal(
         "the number of changes in the journal",
         expected=0,
