@@ -316,6 +316,17 @@ def _breaks_bridge(world: HostWorld) -> None:
     world.until(replicas, "1/1")
 
 
+def _crash_loop(world: HostWorld) -> None:
+    """Between two deaths the new task runs with the new environment; the history has the deaths."""
+    switch = Switch(world)
+    switch.start()
+    assert switch.wait_for_result() == "success 0"
+    history = f"docker service ps --no-trunc --format '{{{{.CurrentState}}}}' {BRIDGE}"
+    until(lambda: world.run(history).out.count("Failed") >= 2, "two deaths", limit_s=60.0)
+    until(lambda: "recipe-maintainers/ghost" in world.run(ENVIRONMENT).out, "the new environment to run")
+    switch.revert_by_hand()
+
+
 def _ssh_gone_for_good(world: HostWorld) -> None:
     switch = Switch(world, revert_after_s=2.0)
     switch.start()
@@ -402,6 +413,7 @@ EXPECTED: dict[str, Callable[[HostWorld], None]] = {
     "switch-exit-4-old-unit": _exit_4(unit=OLD_FAILURE, old=True),
     "switch-hangs": _switch_hangs,
     "switch-breaks-bridge": _breaks_bridge,
+    "bridge-crash-loop": _crash_loop,
     "switch-cuts-ssh-for-good": _ssh_gone_for_good,
     "switch-cuts-ssh-for-a-while": _ssh_gone_for_a_while,
     "emergency-mode": _emergency,
