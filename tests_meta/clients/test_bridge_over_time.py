@@ -177,3 +177,23 @@ def test_systemd_bridge_is_judged_by_its_restarts_and_age(restarts: int, age: fl
     )
     assert (bridge.trouble(STABLE_S) == "") is well
     assert bridge.may_settle(STABLE_S) is not well
+
+
+def test_answer_about_another_service_is_unknown() -> None:
+    """A docker that describes another service, or shows another service's task, says nothing about the bridge."""
+    running = task("running", created=100, since=99)
+    mode = {"Mode": {"Replicated": {"Replicas": 1}}}
+    described = printed([{"ID": "1", "Spec": {"Name": "proxy_app", **mode}}])
+    other = look(running, broken={"bridge-service": described})
+    assert "describes proxy_app" in other.unread
+    ours = printed([{"ID": "1", "Spec": {"Name": "bridge_app", **mode}}])
+    theirs = look(running | {"ServiceID": "2"}, broken={"bridge-service": ours})
+    assert "a task of another service" in theirs.unread
+    assert look(running | {"ServiceID": "1"}, broken={"bridge-service": ours}).unread == ""
+
+
+def test_answer_about_another_stack_is_unknown() -> None:
+    """Services of another stack neither make a stack complete nor incomplete."""
+    sections = {"stack-a": Section("b_app 0/1\n", 0), "stack-c": Section("c_app 0/1\n", 0)}
+    assert unread_stacks(sections, ["a", "c"]) == {"a": "docker answered with b_app, which is no service of it"}
+    assert incomplete_services(sections, ["a", "c"]) == {"c_app": "0/1"}
