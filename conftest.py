@@ -8,6 +8,7 @@ import fixtures.deploy.fixture
 import fixtures.deploy.host_health
 import fixtures.enrollment.fixture
 import fixtures.mirrors.fixture
+import fixtures.mirrors.forge_health
 import fixtures.preflight.fixture
 import fixtures.resume.fixture
 import fixtures.suites.fixture
@@ -19,6 +20,7 @@ FIXTURES = (
     expectation,
     fixtures.preflight.fixture,
     fixtures.mirrors.fixture,
+    fixtures.mirrors.forge_health,
     fixtures.suites.fixture,
     fixtures.enrollment.fixture,
     fixtures.deploy.fixture,

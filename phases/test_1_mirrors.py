@@ -13,6 +13,7 @@ from fixtures.clients.forge_values import Repository
 from fixtures.clients.git import MAIN, Refs
 from fixtures.journal.kinds import MIRROR_KINDS
 from fixtures.mirrors.fixture import Mirrors
+from fixtures.mirrors.forge_health import ForgeHealth
 from fixtures.mirrors.pulls import find_closed_by_run
 from fixtures.run.context import Context
 from fixtures.run.expectation import Expectation
@@ -85,9 +86,26 @@ def test_its_head_is_upstreams_head(
     )
 
 
+def test_nobody_moved_its_main(
+    recipe: str, context: Context, mirrors: Mirrors, forge_health: ForgeHealth, expect: Expectation
+) -> None:
+    """A mirror that had upstream's head keeps it as long as upstream does; a lag starts with a push to upstream."""
+    expect.after_apply(mirrors[recipe].planned, "its head")
+    expect.stops_nothing()
+    mirror = mirrors.survey.mirrors.get(recipe) or Refs("")
+    expect.true(
+        "its main",
+        recipe not in forge_health.set_back,
+        expected=f"{forge_health.memory.mains.get(recipe, 'upstream')[:10]}, as in earlier records",
+        seen=mirror.branches.get(MAIN, "missing")[:10],
+        check=f"git ls-remote {context.site.forge.url}/{context.world.mirror(recipe)}.git refs/heads/{MAIN}",
+    )
+
+
 def test_it_has_upstreams_tags(
     recipe: str, context: Context, surveys: Surveys, mirrors: Mirrors, expect: Expectation
 ) -> None:
+    """It has every tag that upstream has, by name; which commits they name is another test's."""
     expect.after_apply(mirrors[recipe].planned, "its tags")
     expect.read(f"mirror {recipe}")
     if (lag := surveys.lags.get(recipe)) and lag.tolerated:
@@ -100,6 +118,51 @@ def test_it_has_upstreams_tags(
     expect.nothing(
         f"missing tags, of the {len(upstream.tags) - len(unmirrored)} tags of upstream that can be mirrored",
         [tag for tag in mirror.missing_tags(upstream) if tag not in unmirrored],
+    )
+
+
+def test_its_tags_are_upstreams_own(
+    recipe: str, context: Context, forge_health: ForgeHealth, expect: Expectation
+) -> None:
+    """No tag was moved or added in the mirror; what upstream moved or deleted is a finding to act on."""
+    expect.stops_nothing()
+    found = forge_health.tags.get(recipe)
+    expect.only_if_known(found is not None, "its tags and upstream's")
+    expect.nothing(
+        "tags that were moved or added in the mirror",
+        found.by_mirror if found else (),
+        check=f"git ls-remote --tags {context.site.forge.url}/{context.world.mirror(recipe)}.git",
+    )
+
+
+def test_its_objects_can_be_read(
+    recipe: str, context: Context, forge_health: ForgeHealth, expect: Expectation
+) -> None:
+    """A ref can name a commit that is lost. Each run reads two mirrors, those that were read longest ago."""
+    expect.stops_nothing()
+    problem = forge_health.objects.get(recipe)
+    expect.no_problem(problem, what="reading everything that its main and its tags reach")
+    tonight = recipe in forge_health.objects
+    last = forge_health.memory.fetched.get(recipe)
+    expect.true(
+        "the objects of its main and its tags",
+        True,
+        expected="read, two mirrors in each run",
+        seen="read in this run" if tonight else f"read at {last:%Y-%m-%d}" if last else "not read yet",
+        check=f"git clone --bare {context.site.forge.url}/{context.world.mirror(recipe)}.git",
+    )
+
+
+def test_it_can_be_pushed_to(recipe: str, mirrors: Mirrors, expect: Expectation) -> None:
+    """An archived repository refuses every push."""
+    expect.after_apply(mirrors[recipe].planned, "its settings")
+    mirror = _listed(recipe, mirrors, expect)
+    expect.stops_nothing()
+    expect.true(
+        "the mirror",
+        mirror is not None and not mirror.archived,
+        expected="not archived",
+        seen="missing" if mirror is None else "archived" if mirror.archived else "not archived",
     )
 
 

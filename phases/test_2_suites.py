@@ -11,10 +11,12 @@ import pytest
 
 from fixtures.ccci.suites import Suite
 from fixtures.journal.kinds import SUITE_KINDS, Answer
+from fixtures.mirrors.forge_health import ForgeHealth
 from fixtures.run.context import Context
 from fixtures.run.expectation import Expectation
 from fixtures.run.gates import Gate
 from fixtures.suites.fixture import Suites
+from fixtures.suites.proposals import PROPOSALS
 
 pytestmark = pytest.mark.dependency(depends=["phase 1"], scope="session")
 
@@ -68,6 +70,51 @@ def test_it_is_covered(recipe: str, context: Context, suites: Suites, expect: Ex
         expected="recipe_meta.py and named tests of its own",
         seen=", ".join(suite.own_tests) if suite.covers else suite.lacks,
         check=f"git ls-tree -r --name-only origin/{context.site.ccci.branch} {context.site.ccci.tests_dir}/{recipe}/",
+    )
+
+
+def test_ccci_can_be_pushed_to(context: Context, forge_health: ForgeHealth, expect: Expectation) -> None:
+    """An archived repository refuses every push."""
+    expect.only_if_known(forge_health.ccci is not None, f"the settings of {context.world.ccci}")
+    expect.stops_nothing()
+    archived = forge_health.ccci is not None and forge_health.ccci.archived
+    expect.true(context.world.ccci, not archived, expected="not archived", seen=_word(archived, "archived"))
+
+
+def test_ccci_is_as_private_as_before(context: Context, forge_health: ForgeHealth, expect: Expectation) -> None:
+    """As the site file says; where it does not say, a repository that was private stays so."""
+    expect.only_if_known(forge_health.ccci is not None, f"the settings of {context.world.ccci}")
+    expect.stops_nothing()
+    private = forge_health.ccci is not None and forge_health.ccci.private
+    said, before = context.site.ccci.private, forge_health.memory.ccci_private
+    wanted = said if said is not None else True if before else private
+    expect.true(
+        context.world.ccci,
+        private == wanted,
+        expected=_word(wanted, "private"),
+        seen=_word(private, "private"),
+        check=f"GET {context.site.forge.url}/api/v1/repos/{context.world.ccci}",
+    )
+
+
+def _word(holds: bool, word: str) -> str:
+    return word if holds else f"not {word}"
+
+
+def test_no_branch_of_a_proposal_is_left(context: Context, suites: Suites, expect: Expectation) -> None:
+    """Each of muster's branches in cc-ci belongs to an open pull request."""
+    expect.stops_nothing()
+    ccci = suites.survey.demand_ccci()
+    still_open = {ccci.pulls.get(pull.number) for pull in suites.survey.pulls_of(context.world.ccci)}
+    left = [
+        branch
+        for branch, head in ccci.branches.items()
+        if branch.startswith(PROPOSALS) and head not in still_open
+    ]
+    expect.nothing(
+        "branches of proposed suites without an open pull request",
+        sorted(left),
+        check=f"git ls-remote {context.site.forge.url}/{context.world.ccci}.git 'refs/heads/{PROPOSALS}*'",
     )
 
 

@@ -211,6 +211,17 @@ def test_no_other_system_replaced_it(context: Context, host_health: HostHealth, 
     )
 
 
+def test_the_checkout_is_the_forges(context: Context, host_health: HostHealth, expect: Expectation) -> None:
+    """It is on cc-ci's branch, and its remote is cc-ci on the site's forge."""
+    expect.read("host")
+    expect.stops_nothing()
+    expect.nothing(
+        "differences of the checkout's branch and remote",
+        host_health.failing(FactKind.CHECKOUT),
+        check=f"ssh {context.site.host.address} git -C {context.site.host.source} remote -v",
+    )
+
+
 def test_the_bridge_has_the_settings_of_its_unit(
     context: Context, host_health: HostHealth, expect: Expectation
 ) -> None:

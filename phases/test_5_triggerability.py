@@ -115,11 +115,14 @@ def test_its_known_red_entry_is_valid(
 def test_no_scratch_pull_request_is_left(triggers: Triggers, expect: Expectation) -> None:
     branches = [
         f"{name}: {branch}"
-        for name, refs in triggers.survey.mirrors.items()
-        for branch in refs.branches
+        for name, branches_of in {
+            **{name: refs.branches for name, refs in triggers.survey.mirrors.items()},
+            "cc-ci": triggers.survey.demand_ccci().branches,
+        }.items()
+        for branch in branches_of
         if branch.startswith(BRANCH_PREFIX)
     ]
-    expect.nothing("scratch branches in the mirrors", branches)
+    expect.nothing("scratch branches in the mirrors and in cc-ci", branches)
 
 
 @pytest.mark.dependency(name="phase 5", depends=["phase 4"], scope="session")

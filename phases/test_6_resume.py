@@ -9,6 +9,7 @@ from __future__ import annotations
 import pytest
 
 from fixtures.journal.kinds import Answer
+from fixtures.mirrors.forge_health import ForgeHealth
 from fixtures.resume.fixture import Resumption
 from fixtures.run.context import Context
 from fixtures.run.expectation import Expectation
@@ -30,8 +31,17 @@ def test_the_deferred_work_is_released(
 
 
 def test_the_register_of_deferred_work_can_be_read(
-    context: Context, resumption: Resumption, expect: Expectation
+    context: Context, surveys: Surveys, forge_health: ForgeHealth, resumption: Resumption, expect: Expectation
 ) -> None:
+    """It is there, unless it was not in the first run either, and every entry has the register's form."""
+    there = surveys.now.demand_ccci().deferred is not None
+    expect.true(
+        context.site.ccci.deferred_file,
+        there or forge_health.memory.has_register is not True,
+        expected="there, as in earlier runs",
+        seen="there" if there else "missing",
+        check=f"git show origin/{context.site.ccci.branch}:{context.site.ccci.deferred_file}",
+    )
     expect.nothing(f"malformed entries in {context.site.ccci.deferred_file}", resumption.problems)
 
 

@@ -9,6 +9,7 @@ Of `fixtures` this package imports `fixtures.journal` only, the format of the re
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -59,10 +60,17 @@ def finish(run_dir: Path, redactor: Redactor | None = None) -> Written:
     }
     for path, text in texts.items():
         _attempt(problems, path, text)
+    _let_read(run_dir / JUNIT)
     existing = [path for path in (*texts, run_dir / JUNIT, run_dir / JOURNAL) if path.is_file()]
     problems += files.scan(existing, redactor)
     problems += _publish(run_dir)
     return Written(record, tuple(existing), tuple(problems))
+
+
+def _let_read(path: Path) -> None:
+    """Let those read pytest's own file who may read the run's folder; it was made with the umask's mode."""
+    with suppress(OSError):
+        path.chmod(files.file_mode(path.parent))
 
 
 def render(run_dir: Path) -> Written:

@@ -17,9 +17,9 @@ STRIP = 60
 
 
 def write_index(root: Path) -> Path:
-    """Write ``index.html`` over all runs under `root`."""
+    """Write ``index.html`` over all runs under `root`, for those who may read the runs."""
     path = root / "index.html"
-    files.write(path, index(list_runs(root), root))
+    files.write(path, index(list_runs(root), root), readers_of=root / "runs")
     return path
 
 

@@ -11,6 +11,7 @@ import os
 import sqlite3
 import subprocess
 import tempfile
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +19,8 @@ from typing import Any
 
 from fixtures.rehearsal.settings import WorldSettings
 from tests_meta.parallel_worlds import SEEDED, ParallelWorld
-from tests_meta.people import git
 from tests_meta.rehearsal.ci_world import until
+from tests_meta.rehearsal.forge_server import git_environment
 from tests_meta.world_view import WorldView
 
 CONVERGED = "converged"
@@ -32,6 +33,16 @@ recipes = [
 canaries = ["ghost"]
 deferred = [{ recipe = "ghost", item = "backup pull request 1" }]
 """
+
+
+def git(folder: Path, *arguments: str, date: str = "") -> str:
+    """The output of a git command; `date` is that of the commits it makes."""
+    dates = {"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date} if date else {}
+    done = subprocess.run(
+        ["git", *arguments], cwd=folder, env=git_environment() | dates, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
 class World:
@@ -86,8 +97,8 @@ class World:
         with opener.open(request, timeout=20) as answer:
             return json.loads(answer.read() or b"null")
 
-    def edit_repository(self, name: str, **columns: object) -> None:
-        self.api("PATCH", f"/repos/{self.org}/{name}", columns)
+    def edit_repository(self, repository: str, **columns: object) -> None:
+        self.api("PATCH", f"/repos/{self.org}/{repository}", columns)
 
     @contextlib.contextmanager
     def database(self) -> Iterator[sqlite3.Connection]:
@@ -114,19 +125,57 @@ class World:
         finally:
             self.set_ref(name, ref, was, upstream=upstream)
 
-    def commit(self, name: str, files: dict[str, str | None], *, upstream: bool = False, on: str = "main") -> str:
-        """A commit of `files` (None deletes one) on a branch's head that no ref names yet; returns its id."""
+    def tag(self, name: str) -> str:
+        """The ref of a mirror's last tag."""
+        return max(ref for ref in self.view.refs(name) if ref.startswith("refs/tags/"))
+
+    def copy_objects(self, kept: Path, name: str, kind: str) -> None:
+        """Write the objects of one kind from a kept folder of objects into the repository's own."""
+        bare = self.bare(name)
+        other = git_environment() | {"GIT_OBJECT_DIRECTORY": str(kept)}
+        listed = subprocess.run(
+            ["git", "cat-file", "--batch-all-objects", "--batch-check=%(objecttype) %(objectname)"],
+            cwd=bare, env=other, capture_output=True, text=True, check=True,
+        ).stdout  # fmt: skip
+        for line in listed.splitlines():
+            if line.startswith(f"{kind} "):
+                content = subprocess.run(
+                    ["git", "cat-file", kind, line.split()[1]],
+                    cwd=bare,
+                    env=other,
+                    capture_output=True,
+                    check=True,
+                ).stdout
+                subprocess.run(
+                    ["git", "hash-object", "-t", kind, "-w", "--stdin", "--literally"],
+                    cwd=bare, env=git_environment(), input=content, capture_output=True, check=True,
+                )  # fmt: skip
+
+    def commit(
+        self,
+        name: str,
+        files: dict[str, str | None],
+        *,
+        upstream: bool = False,
+        orphan: bool = False,
+        days_ago: int = 0,
+    ) -> str:
+        """A commit of `files` (None deletes one) on main's head that no ref names yet; returns its id."""
         bare = self.bare(name, upstream=upstream)
         with tempfile.TemporaryDirectory(dir=self._folder) as folder:
-            git(bare, "worktree", "add", "--quiet", "--detach", f"{folder}/tree", on)
+            git(bare, "worktree", "add", "--quiet", "--detach", f"{folder}/tree", "main")
             tree = Path(folder, "tree")
+            if orphan:
+                git(tree, "checkout", "--quiet", "--orphan", "elsewhere")
             for path, text in files.items():
                 (place := tree / path).parent.mkdir(parents=True, exist_ok=True)
                 place.unlink() if text is None else place.write_text(text)
             git(tree, "add", "--all")
-            git(tree, "commit", "--quiet", "--allow-empty", "--message", "by hand")
+            date = f"{int(time.time()) - days_ago * 86_400} +0000"
+            git(tree, "commit", "--quiet", "--allow-empty", "--message", "by hand", date=date)
             made = git(tree, "rev-parse", "HEAD")
             git(bare, "worktree", "remove", "--force", str(tree))
+            git(bare, "update-ref", "-d", "refs/heads/elsewhere")
         return made
 
     @contextlib.contextmanager

@@ -158,14 +158,6 @@ def test_repository_without_the_runs_mark_is_not_deleted(run: Run, created: list
     assert person("GET").status_code == 200
 
 
-def test_tag_moved_upstream_is_a_finding_and_not_moved(run: Run) -> None:
-    """A tag with different commits on both sides is a finding; a tag on one side only is not."""
-    ours = Refs("main", tags={"1.0": "a" * 40, "2.0": "b" * 40, "only-ours": "c" * 40})
-    theirs = Refs("main", tags={"1.0": "a" * 40, "2.0": "d" * 40, "only-theirs": "e" * 40})
-    assert ours.moved_tags(theirs) == ("2.0",)
-    assert Refs("").moved_tags(theirs) == ours.moved_tags(Refs("")) == ()
-
-
 def test_odd_tags_do_not_hold_up_a_mirror(
     run: Run, person: Person, world_pool: WorldPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
