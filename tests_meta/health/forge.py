@@ -59,9 +59,7 @@ def a_mirror_was_set_back(world: World) -> Iterator[None]:
         yield
 
 
-@mutation(
-    survives="The last record, a minute ago, saw the mirror level: a commit may be made long before its push."
-)
+@mutation(finding("mirror-behind-ghost"), health=0, apply=0)
 def upstream_pushed_an_old_commit(world: World) -> Iterator[None]:
     """Upstream's main moved a moment ago, to a commit that is nine days old."""
     made = world.commit("ghost", {"new.txt": "new"}, upstream=True, days_ago=9)
