@@ -93,7 +93,7 @@ def test_textfile_is_for_everyone(tmp_path: Path) -> None:
     journal = Journal(run / FILE_NAME)
     journal.write("run", run="r", site="s", mode="health", roster=["ghost"])
     journal.close()
-    write_textfile(run / "muster.prom", load(run))
+    write_textfile(run / "muster.prom", load(run), tmp_path)
     assert mode_of(run / "muster.prom") == 0o644
 
 
