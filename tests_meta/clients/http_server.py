@@ -134,10 +134,11 @@ class HttpServer:
 
 
 def _read(stream: Any) -> Asked | None:
-    line = stream.readline().decode()
-    if not line.strip():
+    line = stream.readline().decode(errors="replace")
+    words = line.split(" ", 2)
+    if len(words) != 3:  # the end, or a TLS handshake
         return None
-    method, path, _ = line.split(" ", 2)
+    method, path, _ = words
     headers: dict[str, str] = {}
     while (header := stream.readline().decode().strip()) != "":
         name, _, value = header.partition(":")

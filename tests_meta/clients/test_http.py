@@ -15,6 +15,7 @@ from threading import Barrier, BrokenBarrierError
 import httpx
 import pytest
 
+from fixtures.clients.connection import connect, endpoint_of, resolve_addresses, tls_context, verify_certificate
 from fixtures.clients.http import POOL_SIZE, Http, retry_after_s
 from fixtures.clients.retry import Busy, with_jitter
 from fixtures.config.secret import Secret
@@ -94,6 +95,45 @@ def test_closed_port_is_unreachable() -> None:
         http.get("/list")
     assert caught.value.do
     http.close()
+
+
+def dialled(url: str) -> Unreachable:
+    """The error of the site check's step for this URL."""
+    place = endpoint_of(url)
+    try:
+        resolve_addresses(place.host, 5.0)
+        with connect(place, 5.0) as sock:
+            verify_certificate(sock, place, tls_context(None, key="ca"))
+    except Unreachable as problem:
+        return problem
+    pytest.fail(f"{url} was reached")
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        ("a closed port", "no connection (Connection refused)"),
+        ("http on the https port", "no TLS handshake ("),
+        ("a private authority", "its certificate is not trusted ("),
+        ("an unknown name", "The name nowhere.invalid cannot be resolved ("),
+    ],
+)
+def test_failed_connection_has_the_sentence_of_the_site_check(case: str, words: str, tmp_path: Path) -> None:
+    """A run names the step of the connection that failed, and the remedy, in the words of the site check."""
+    tls = ensure(tmp_path).server_context() if case == "a private authority" else None
+    with serving(tls) as server:
+        url = server.url.replace("http://", "https://")
+        if case == "a closed port":
+            url = f"http://127.0.0.1:{free_ports(1)[0]}"
+        elif case == "an unknown name":
+            url = "https://nowhere.invalid"
+        http, expected = client(url), dialled(url)
+        with pytest.raises(Unreachable) as caught:
+            http.get("/list")
+        http.close()
+    assert words in expected.message
+    assert caught.value.message.endswith(f"could not connect: {expected.message}")
+    assert caught.value.do == expected.do
 
 
 @pytest.mark.parametrize("status", [401, 403])

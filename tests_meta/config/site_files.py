@@ -15,6 +15,7 @@ MINIMAL = """\
 name = "cc-ci"
 [forge]
 url = "https://git.autonomic.zone"
+org = "recipe-maintainers"
 token = { env = "MUSTER_FORGE_TOKEN" }
 [upstream]
 url = "https://git.coopcloud.tech"

@@ -51,6 +51,7 @@ def test_example_of_every_message_is_accepted(tmp_path: Path) -> None:
 REQUIRED = [
     ("", "name"),
     ("forge", "url"),
+    ("forge", "org"),
     ("forge", "token"),
     ("upstream", "url"),
     ("host", "address"),

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.config import site as site_module
+from fixtures.config.reader import keys_of
 from fixtures.config.secret_reference import FromEnvironment
 from fixtures.config.site import Site, load_site
 from tests_meta.config.site_files import MINIMAL, WRONG, assert_one_sentence, refusal, with_line, write
@@ -89,7 +90,7 @@ def test_empty_file(tmp_path: Path) -> None:
     """An empty file is answered with every required key."""
     said = refusal(write(tmp_path, b""))
     assert re.findall(r": (\S+) is missing; expected is .*, for example .*", said) == [
-        "name", "forge.url", "forge.token", "upstream.url",
+        "name", "forge.url", "forge.org", "forge.token", "upstream.url",
         "host.address", "host.machine_id", "host.hostname", "host.root_device", "drone.url", "drone.token",
     ]  # fmt: skip
 
@@ -219,3 +220,27 @@ def test_site_is_frozen() -> None:
     site = load_site(EXAMPLE)
     with pytest.raises(dataclasses.FrozenInstanceError):
         site.forge.url = "https://other.example.org"  # type: ignore[misc]
+
+
+def test_example_marks_the_required_keys() -> None:
+    """Exactly the keys that a site file must have are marked as required in the example."""
+    marked, section = set(), ""
+    for line in EXAMPLE.read_text().splitlines():
+        if opening := re.fullmatch(r"\[(\w+)\]", line):
+            section = f"{opening[1]}."
+        elif line.endswith("# required"):
+            marked.add(section + line.split(" = ")[0])
+    required = {name for name, key in keys_of(site_module.Site).items() if key.required and not key.is_section}
+    for table in SECTIONS:
+        keys = keys_of(getattr(site_module, table.capitalize()))
+        required |= {f"{table}.{name}" for name, key in keys.items() if key.required}
+    assert marked == required
+
+
+@pytest.mark.parametrize("mark", [b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff"])
+def test_byte_order_mark_is_named(mark: bytes, tmp_path: Path) -> None:
+    """A file that begins with a byte-order mark is refused by that name; line ends of Windows are not a problem."""
+    said = refusal(write(tmp_path, mark + MINIMAL.encode()))
+    assert "it begins with a byte-order mark" in said
+    assert_one_sentence(said)
+    load_site(write(tmp_path, MINIMAL.replace("\n", "\r\n").encode()))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.clients import nixos
 from fixtures.rehearsal.forge_embedded.store import Store
 from fixtures.rehearsal.world import free_ports
 from tests_meta.muster_runs import WorldPool
@@ -110,11 +111,12 @@ HOSTS: dict[str, tuple[Callable[[WorldPool], tuple[str, str]], str]] = {
 
 @pytest.mark.parametrize("name", HOSTS)
 def test_other_host_is_never_written_to(night: WorldPool, name: str) -> None:
-    """The run is withheld (13) before it takes the lock; one message has the expected and the seen value."""
+    """The run is withheld (13) before it takes the lock; one message has both values, and the site check's advice."""
     change, words = HOSTS[name]
     before = WorldView(night.settings).everything()
     ran = night.visit(site=other_site(night, "host", change(night))).demand(13)
     assert words in ran.output
+    assert nixos.identity_advice() in ran.output
     assert ran.of("end"), "the record has no end: the next run would take it for one that was killed"
     assert WorldView(night.settings).everything() == before
 
