@@ -61,13 +61,14 @@ def test_its_verdict_covers_these_tests(carried: str, suites: Suites, expect: Ex
 
 
 def test_it_is_covered(recipe: str, context: Context, suites: Suites, expect: Expectation) -> None:
+    """Its suite is complete, and at least one of its tests can fail; the files are parsed and not executed."""
     proposal = suites.proposals.get(recipe)
     expect.after_apply(proposal is not None and proposal.outcome.planned, "its suite")
     suite = suites.survey.demand_ccci().suites.get(recipe, Suite(recipe))
     expect.true(
         f"{context.site.ccci.tests_dir}/{recipe}/",
         suite.covers,
-        expected="recipe_meta.py and named tests of its own",
+        expected="recipe_meta.py and tests of its own that can fail",
         seen=", ".join(suite.own_tests) if suite.covers else suite.lacks,
         check=f"git ls-tree -r --name-only origin/{context.site.ccci.branch} {context.site.ccci.tests_dir}/{recipe}/",
     )
