@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -254,15 +254,20 @@ class FakeForge:
     """Answers the questions that the judgement asks about single objects; it has no method that writes."""
 
     closed: frozenset[str]
+    ahead: timedelta = timedelta()
     url: str = "http://forge"
     clock: ClockOffset = field(default_factory=lambda: ClockOffset(grain_s=1.0))
+
+    def __post_init__(self) -> None:
+        self.clock.note(STARTED + self.ahead, sent=STARTED, received=STARTED)
 
     def pull(self, full_name: str, number: int) -> PullRequest:
         state = "closed" if f"{full_name}#{number}" in self.closed else "open"
         return pull(full_name, number, author="alice", state=state)
 
     def events(self, full_name: str, number: int, *, since: datetime) -> list[Event]:
-        return [Event(EventKind.CLOSED, "alice", STARTED)] if f"{full_name}#{number}" in self.closed else []
+        closed = Event(EventKind.CLOSED, "alice", STARTED + timedelta(minutes=14, seconds=30) + self.ahead)
+        return [closed] if f"{full_name}#{number}" in self.closed and closed.at >= since else []
 
     def commits(self, full_name: str, ref: str, *, path: str = "") -> list[Any]:
         return []
@@ -279,10 +284,12 @@ class NoWorld:
 
 
 class RecordedSurveys(Surveys):
-    """Surveys whose next look shows the last state of the night."""
+    """Surveys whose next looks show what is `to_come`, and then the same again."""
+
+    to_come: list[Survey]
 
     def look_again(self, world: Any = None) -> Survey:
-        return self._advance(lambda: self.now)
+        return self._advance(lambda: self.to_come.pop(0) if self.to_come else self.now)
 
 
 @dataclass(frozen=True)
@@ -295,10 +302,20 @@ class Judged:
     overtaken: str
 
 
-def judge(folder: Path, acts: Iterable[tuple[int, Act]], *, harm: Edit | None = None) -> Judged:
+def judge(
+    folder: Path,
+    acts: Iterable[tuple[int, Act]],
+    *,
+    harm: Edit | None = None,
+    lie: Edit | None = None,
+    closed: Iterable[str] | None = None,
+    ahead: timedelta = timedelta(),
+) -> Judged:
     """Judge that night with these acts in it, each from its moment on, and the switch's `harm`, if any.
 
-    No write is possible, so an undo that is begun is recorded as refused.
+    A `lie` is only in the first look at the end. `closed` are the pull requests whose own pages say so, by default
+    those that the acts close. `ahead` is how much the forge's clock is ahead. No write is possible, so an undo that is
+    begun is recorded as refused.
     """
     folder.mkdir(exist_ok=True)
     (folder / FILE_NAME).unlink(missing_ok=True)
@@ -315,7 +332,10 @@ def judge(folder: Path, acts: Iterable[tuple[int, Act]], *, harm: Edit | None = 
     journal = Journal(folder / FILE_NAME)
     _write_changes(journal)
     try:
-        run = _run(journal, seen, frozenset(act.closed for _, act in chosen if act.closed))
+        pages = frozenset(closed if closed is not None else (act.closed for _, act in chosen if act.closed))
+        run = _run(journal, seen, FakeForge(pages, ahead))
+        last = seen[-1][1]
+        run.surveys.to_come = [lie(last), last] if lie else []
         away: Any = NoWorld(run.context.world.forge)
         rollback = undo_run(run, away, interrupted=False)
     finally:
@@ -325,13 +345,13 @@ def judge(folder: Path, acts: Iterable[tuple[int, Act]], *, harm: Edit | None = 
     return Judged(rollback, undone, told, run.record.overtaken)
 
 
-def _run(journal: Journal, seen: list[tuple[int, Survey]], closed: frozenset[str]) -> Any:
-    forge = FakeForge(closed)
+def _run(journal: Journal, seen: list[tuple[int, Survey]], forge: FakeForge) -> Any:
     world: Any = SimpleNamespace(forge=forge, mirror=lambda name: f"{ORG}/{name}", ccci=CCCI, mirrors=None)
     site = SimpleNamespace(
         forge=SimpleNamespace(bot=BOT, url=forge.url),
         host=SimpleNamespace(address="host", source="/root/cc-ci", alerts_dir="/alerts"),
         bridge=SimpleNamespace(poll_interval_s=0.0),
+        limits=SimpleNamespace(bridge_stable_s=30.0),
     )
     context: Any = SimpleNamespace(
         world=world,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from fixtures.rollback import others
 from fixtures.rollback.finish import Rollback
 from fixtures.run.run import Run
 from fixtures.survey import Survey
-from tests_meta.rollback.night_model import ACTS, END, ORG, START, SYNCED, Act, Judged, break_bridge, judge
+from tests_meta.rollback.night_model import ACTS, END, ORG, START, SYNCED, Act, Edit, Judged, break_bridge, judge
 
 LIVE = {ChangeKind.ENROLL, ChangeKind.SYNC_CHECKOUT, ChangeKind.SWITCH}
 timed_acts = st.lists(st.sampled_from(ACTS), unique_by=lambda act: act.name, max_size=6).flatmap(
@@ -90,3 +91,27 @@ def test_difference_that_was_well_in_between_counts_anew(tmp_path: Path) -> None
     once = Act("once", lambda survey: survey, "", (START,))
     judged = judge(tmp_path / "run", [(START, once)], harm=fail_again)
     assert set(judged.undone) == LIVE
+
+
+@pytest.mark.parametrize("lie", [*(act.edit for act in ACTS), break_bridge])
+def test_answer_that_is_not_repeated_undoes_nothing(tmp_path: Path, lie: Edit) -> None:
+    """What one look at the end shows and the next one does not (an empty list, a head that went back) is no loss."""
+    judged = judge(tmp_path / "run", [], lie=lie)
+    assert (judged.rollback, judged.undone) == (Rollback.NONE, ())
+    assert [text for text in judged.told if "was closed" in text or "failed" in text] == []
+
+
+def test_search_that_contradicts_the_page_closes_nothing(tmp_path: Path) -> None:
+    """A pull request that no search lists is not closed while its own page says that it is open."""
+    close = next(act for act in ACTS if act.name == "close")
+    judged = judge(tmp_path / "lie", [(START, close)], closed=())
+    assert judged == Judged(Rollback.NONE, (), (), "")
+    assert judge(tmp_path / "truth", [(START, close)]).told != ()
+
+
+@pytest.mark.parametrize("days", [-400, -1, 1, 400])
+def test_forge_with_another_clock_says_who_and_when(tmp_path: Path, days: int) -> None:
+    """The timeline is asked by the forge's clock, and told by ours."""
+    close = next(act for act in ACTS if act.name == "close")
+    told = judge(tmp_path / "run", [(START, close)], ahead=timedelta(days=days)).told
+    assert [text for text in told if "ghost#1 was closed by alice at 21:14 UTC" in text] != [], told
