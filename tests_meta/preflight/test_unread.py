@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,7 +48,9 @@ def test_nothing_is_concluded_from_what_could_not_be_read(case: str, tmp_path: P
     site = load_site(write(tmp_path, MINIMAL))
     token = Secret("x", where="nowhere")
     world = open_read_world(site, SiteSecrets(forge=token, drone=token, upstream=None))
-    result = check(HostChecks(site, world, Clocks(30), lambda: "", evaluate=False, found=found))
+    result = check(
+        HostChecks(site, world, Clocks(30), lambda: "", evaluate=False, found=defaultdict(lambda: NOTHING, found))
+    )
     world.close()
     assert isinstance(result, Result)
     assert (result.state, "could not be read from the host" in result.saw) == (State.WRONG, True)
