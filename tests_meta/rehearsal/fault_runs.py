@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from fixtures.rehearsal.faults import host
 from fixtures.rehearsal.faults.effects import FillDisk
@@ -40,6 +40,43 @@ def run_with_fault(parallel_world: ParallelWorld, name: str) -> FaultRun:
             ran = parallel_world.visit(
                 reports=reports, limit_s=LIMIT_S if parallel_world.parts is None else 2 * LIMIT_S
             )
+        return FaultRun(before, ran, parallel_world.world_state())
+    finally:
+        parallel_world.end()
+
+
+@dataclass(frozen=True)
+class EndingOfARun:
+    """A way to end without a fault of the world: a signal at a boundary (`crash_plugin`), and what is run after it."""
+
+    signal: str
+    at: str
+    exit: int
+    then: tuple[str, ...] = ()
+
+
+ENDINGS = {
+    "stopped-in-the-switch": EndingOfARun("TERM", "act switch", exit=2),
+    "killed-and-recovered": EndingOfARun("KILL", "act sync-checkout", exit=0, then=("--recover",)),
+    "health-of-a-world-that-is-not-migrated": EndingOfARun("", "", exit=1, then=("--health",)),
+}
+
+
+def run_to_its_ending(parallel_world: ParallelWorld, name: str) -> FaultRun:
+    """Run once to this ending; the last run is returned, with the world before it and after it."""
+    ending = ENDINGS[name]
+    parallel_world.begin(MIRRORED)
+    reports = parallel_world.folder / f"reports-{name}"
+    try:
+        before, ran = parallel_world.world_state(), None
+        if ending.signal:
+            stop = {"MUSTER_STOP_AT": ending.at, "MUSTER_STOP_BY": ending.signal, "MUSTER_STOP_TIMES": "1"}
+            plugin = ("-p", "tests_meta.rollback.crash_plugin")
+            ran = parallel_world.visit(*plugin, env=stop, reports=reports)
+        if ending.then:
+            before = parallel_world.world_state()
+            ran = parallel_world.visit(*ending.then, reports=reports)
+        assert ran is not None
         return FaultRun(before, ran, parallel_world.world_state())
     finally:
         parallel_world.end()

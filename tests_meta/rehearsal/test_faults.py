@@ -6,8 +6,10 @@ run with git, SQLite, symlinks and the host's systemctl, not with muster's clien
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import replace
@@ -19,7 +21,8 @@ from fixtures.rehearsal.faults.model import WENT_BACK, EndState, Fault, RecordLe
 from fixtures.rehearsal.faults.table import FAULTS, find
 from tests_meta.muster_runs import Ran, muster
 from tests_meta.parallel_worlds import FaultRun, ParallelWorld, in_parallel_worlds
-from tests_meta.rehearsal.fault_runs import differences, run_with_fault
+from tests_meta.rehearsal.fault_runs import ENDINGS, differences, run_to_its_ending, run_with_fault
+from tests_meta.reports.statements import Finished, untrue_statements
 
 ALL = os.environ.get("MUSTER_ALL_FAULTS") == "1"
 # The acts of other people have tests of their own, in test_people.
@@ -40,6 +43,8 @@ def fault_runs(
     }
 
     def job(name: str) -> Callable[[ParallelWorld], FaultRun]:
+        if name in ENDINGS:
+            return lambda parallel_world: run_to_its_ending(parallel_world, name)
         return lambda parallel_world: run_with_fault(parallel_world, name)
 
     return in_parallel_worlds(tmp_path_factory.mktemp("faults"), {name: job(name) for name in sorted(needs)})
@@ -100,6 +105,32 @@ def test_fault_leaves_the_world_in_its_end_state(fault_runs: Mapping[str, Future
     """The world is in the end state of the fault, with no leftovers of muster."""
     fault = FAULTS[name]
     assert differences(fault.state, fault_runs[name].result(), recipe=fault.recipe) == []
+
+
+@pytest.mark.parametrize("name", [*SHOWN, *ENDINGS])
+def test_record_states_only_what_is_so(fault_runs: Mapping[str, Future[FaultRun]], name: str) -> None:
+    """Each statement of report and summary agrees with the journal, and with the world before and after the run."""
+    if name in FAULTS and FAULTS[name].record != RecordLeft.WHOLE:
+        assert not FAULTS[name].name.startswith("switch"), "a fault of the host leaves a whole record"
+        return
+    run = fault_runs[name].result()
+    run.ran.demand(ENDINGS[name].exit if name in ENDINGS else FAULTS[name].exit)
+    assert untrue_statements(Finished(run.ran, run.before, run.after)) == []
+
+
+def test_false_statements_are_found(fault_runs: Mapping[str, Future[FaultRun]]) -> None:
+    """The same check finds a figure, a change and a verdict that are not so (positive control)."""
+    run = fault_runs[CONTROL].result()
+    assert run.ran.folder is not None
+    folder = run.ran.folder.parents[1] / "altered" / run.ran.folder.name
+    shutil.copytree(run.ran.folder, folder)
+    page, summary = folder / "report.html", folder / "summary.json"
+    page.write_text(re.sub(r"[0-9,]+ changes were made", "99 changes were made", page.read_text()))
+    told = json.loads(summary.read_text())
+    told |= {"verdict": "unchanged", "polled": 0}
+    summary.write_text(json.dumps(told))
+    found = " ".join(untrue_statements(Finished(replace(run.ran, folder=folder), run.before, run.after)))
+    assert all(f"{check}: " in found for check in ("ending", "counts", "figures"))
 
 
 @pytest.mark.parametrize("name", SHOWN)
