@@ -9,6 +9,7 @@ Of `fixtures` this package imports `fixtures.journal` only, the format of the re
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,10 +18,11 @@ from fixtures.journal import files
 from fixtures.journal.files import Problem
 from fixtures.journal.lines import FILE_NAME as JOURNAL
 from fixtures.journal.load_record import load
-from fixtures.journal.past_runs import root_of
+from fixtures.journal.past_runs import Neighbours, PastRun, find_neighbours, list_runs, root_of
 from fixtures.journal.redaction import Redactor
 from fixtures.journal.run_record import RunRecord
 from reports import index_page, page, pytest_table, summary
+from reports.sections.nights import replace_links
 
 REPORT = "report.html"
 JUNIT = "junit.xml"
@@ -54,16 +56,17 @@ def finish(run_dir: Path, redactor: Redactor | None = None) -> Written:
     except OSError as cause:
         return Written(None, (), (Problem(run_dir / JOURNAL, f"cannot be read: {cause.strerror}"),))
     table = _table(run_dir / REPORT, redactor)
-    texts = {
-        run_dir / summary.FILE_NAME: summary.text(record),
-        run_dir / REPORT: page.report(record, table),
-    }
-    for path, text in texts.items():
-        _attempt(problems, path, text)
+    _attempt(problems, run_dir / summary.FILE_NAME, summary.text(record))
     _let_read(run_dir / JUNIT)
-    existing = [path for path in (*texts, run_dir / JUNIT, run_dir / JOURNAL) if path.is_file()]
+    root = root_of(run_dir)
+    every = list_runs(root) if root else []
+    nights = find_neighbours(every, run_dir.resolve().name)
+    _attempt(problems, run_dir / REPORT, page.report(record, table, nights))
+    names = (summary.FILE_NAME, REPORT, JUNIT, JOURNAL)
+    existing = [run_dir / name for name in names if (run_dir / name).is_file()]
     problems += files.scan(existing, redactor)
-    problems += _publish(run_dir)
+    if root:
+        problems += _publish(root, every, nights)
     return Written(record, tuple(existing), tuple(problems))
 
 
@@ -99,13 +102,12 @@ def _attempt(problems: list[Problem], path: Path, text: str) -> None:
             problems.append(Problem(path, f"could not be written: {cause.strerror}"))
 
 
-def _publish(run_dir: Path) -> list[Problem]:
-    """Update the history; a run outside a folder ``runs`` belongs to none."""
-    root = root_of(run_dir)
-    if root is None:
-        return []
+def _publish(root: Path, every: Sequence[PastRun], nights: Neighbours | None) -> list[Problem]:
+    """Update the history, and in the run before the link to this one."""
     try:
-        index_page.write_index(root)
+        if nights and nights.before:
+            _link_forward(every, nights.before)
+        index_page.write_index(root, every)
         latest = max(
             (folder for folder in (root / "runs").iterdir() if folder.is_dir()),
             key=lambda folder: folder.name,
@@ -114,6 +116,15 @@ def _publish(run_dir: Path) -> list[Problem]:
     except OSError as cause:
         return [Problem(root / "index.html", f"could not be updated: {cause.strerror}")]
     return []
+
+
+def _link_forward(every: Sequence[PastRun], before: PastRun) -> None:
+    """Make the links in an earlier run's page anew; a run without a page keeps none."""
+    path, nights = before.folder / REPORT, find_neighbours(every, before.folder.name)
+    if nights and path.is_file():
+        old = path.read_text(encoding="utf-8")
+        if (new := replace_links(old, nights)) != old:
+            files.write(path, new)
 
 
 __all__ = ["Problem", "Written", "finish", "render"]

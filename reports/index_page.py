@@ -1,4 +1,8 @@
-"""The history page: a line for each run, and a strip for each recipe with green and red over time."""
+"""The history page: a picture and a strip for each system, and a line for each run, to be filtered.
+
+Everything is readable without a script; with one, the list of runs is filtered by site, mode and verdict (the choice is
+in the address), and shown a hundred at a time.
+"""
 
 from __future__ import annotations
 
@@ -6,28 +10,34 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fixtures.journal import files
+from fixtures.journal.kinds import Severity
 from fixtures.journal.past_runs import PastRun, green_since, list_runs
 from fixtures.journal.words import clock, day, plural, span
 from reports.html_safety import Html, h
+from reports.nights_picture import nights_picture
 from reports.page import document, script
 from reports.words import verdict_word
 
-# A strip longer than this is wider than a page; older runs are in the table only.
+# A strip longer than this is wider than a page; older runs are in the list only.
 STRIP = 60
+# So many rehearsal worlds are shown at once; the others are folded away.
+WORLDS = 5
 
 
-def write_index(root: Path) -> Path:
-    """Write ``index.html`` over all runs under `root`, for those who may read the runs."""
+def write_index(root: Path, every: Sequence[PastRun] | None = None) -> Path:
+    """Write ``index.html`` over all runs under `root`, for those who may read the runs.
+
+    `every` are those runs where they were read already.
+    """
     path = root / "index.html"
-    files.write(path, index(list_runs(root), root), readers_of=root / "runs")
+    files.write(path, index(list_runs(root) if every is None else every, root), readers_of=root / "runs")
     return path
 
 
 def index(every: Sequence[PastRun], root: Path) -> str:
     """The page over all runs, latest first."""
-    sites = list(dict.fromkeys(run.site for run in every))
-    real = [site for site in sites if not all(n.rehearsal for n in every if n.site == site)]
-    ordered = [*real, *(site for site in sites if site not in real)]
+    real = [run for run in every if not run.rehearsal]
+    rehearsed = [run for run in every if run.rehearsal]
     latest = every[0] if every else None
     body = [
         h("a", "Skip to the runs", href="#runs", cls="skip"),
@@ -44,8 +54,9 @@ def index(every: Sequence[PastRun], root: Path) -> str:
         ),
         h(
             "main",
-            [_site(site, [n for n in every if n.site == site], root) for site in ordered],
-            id="runs",
+            [_system(its[0].site, its) for its in _systems(real)],
+            _rehearsals(_systems(rehearsed)),
+            _runs(every, root) if every else None,
             cls="wrap",
         ),
     ]
@@ -59,17 +70,49 @@ def _latest(run: PastRun) -> str:
     return f"The latest is of {day(run.started)} {clock(run.started)} UTC, {what}: {said}."
 
 
-def _site(site: str, its: list[PastRun], root: Path) -> Html:
-    rehearsal = all(run.rehearsal for run in its)
+def _systems(every: Sequence[PastRun]) -> list[list[PastRun]]:
+    """The runs of each system, that is of each site or of each rehearsal's world, latest first."""
+    systems: list[list[PastRun]] = []
+    for run in every:
+        its = next((one for one in systems if one[0].same_system(run)), None)
+        if its is None:
+            systems.append([run])
+        else:
+            its.append(run)
+    return systems
+
+
+def _system(title: str, its: list[PastRun]) -> Html:
+    return h("section", h("h2", title), nights_picture(its, of=title), _strips(its, of=title))
+
+
+def _rehearsals(worlds: list[list[PastRun]]) -> Html | None:
+    """A picture and a strip of its own for each rehearsal's world: they have nothing to do with each other."""
+    if not worlds:
+        return None
+    shown = [_world(its) for its in worlds]
+    older = shown[WORLDS:]
     return h(
         "section",
-        h("h2", site, h("span", "REHEARSAL", cls="tag-rehearsal") if rehearsal else None),
-        _strips(its),
-        h("div", _table(its, root), cls="scroll", tabindex="0", role="region", aria_label=f"Runs of {site}"),
+        h("h2", "Rehearsals", h("span", "REHEARSAL", cls="tag-rehearsal")),
+        shown[:WORLDS],
+        h("details", h("summary", plural(len(older), "older world")), older, cls="older") if older else None,
     )
 
 
-def _strips(its: list[PastRun]) -> Html | None:
+def _world(its: list[PastRun]) -> Html:
+    name = f"World {its[0].target[:8]}" if its[0].target else "A world without a record of its identity"
+    said = f"{name}, {plural(len(its), 'run')}, last {day(its[0].started)} {clock(its[0].started)} UTC"
+    return h(
+        "div",
+        h("h3", said),
+        nights_picture(its, of=name) if len(its) > 1 else None,
+        _strips(its, of=name),
+        cls="world",
+    )
+
+
+def _strips(its: list[PastRun], *, of: str) -> Html | None:
     """One row a recipe, one cell a run, oldest left; the same as words beside it."""
     shown = list(reversed(its[:STRIP]))
     recipes = sorted({recipe for run in shown for recipe, green in run.green.items() if green is not None})
@@ -86,7 +129,7 @@ def _strips(its: list[PastRun]) -> Html | None:
         cls="scroll",
         tabindex="0",
         role="region",
-        aria_label="Green and red over time",
+        aria_label=f"Green and red over time: {of}",
     )
 
 
@@ -132,16 +175,62 @@ def _strip(recipe: str, its: list[PastRun], shown: list[PastRun]) -> Html:
     )
 
 
-def _table(its: list[PastRun], root: Path) -> Html:
-    heads = [
-        h("th", name, scope="col")
-        for name in ("Started (UTC)", "Verdict", "Mode", "Took", "Roll", "Changed", "Found")
+def _runs(every: Sequence[PastRun], root: Path) -> Html:
+    """Every run, with controls that the page's script shows; without it they have no function."""
+    return h(
+        "section",
+        h("h2", "Every run"),
+        _tools(every),
+        h(
+            "div",
+            _table(every, root),
+            cls="scroll",
+            tabindex="0",
+            role="region",
+            aria_label="Every run",
+        ),
+        h(
+            "p",
+            h("button", "Newer", type="button", id="runs-newer"),
+            h("output", "", id="runs-page"),
+            h("button", "Older", type="button", id="runs-older"),
+            cls="pager",
+            hidden=True,
+        ),
+        id="runs",
+    )
+
+
+def _tools(every: Sequence[PastRun]) -> Html:
+    choices = {
+        "site": list(dict.fromkeys(run.site for run in every)),
+        "mode": sorted({run.mode for run in every}),
+        "verdict": sorted({run.verdict for run in every}),
+    }
+    labels = [
+        h(
+            "label",
+            f"{name.capitalize()} ",
+            h(
+                "select",
+                [h("option", "all", value=""), *(h("option", value, value=value) for value in values)],
+                id=f"runs-{name}",
+                data_filter=name,
+            ),
+        )
+        for name, values in choices.items()
     ]
+    return h("div", labels, h("output", plural(len(every), "run"), id="runs-count"), cls="tools", hidden=True)
+
+
+def _table(every: Sequence[PastRun], root: Path) -> Html:
+    names = ("Started (UTC)", "Verdict", "Site", "Mode", "Took", "Status", "Changed", "Found")
     return h(
         "table",
-        h("thead", h("tr", heads)),
-        h("tbody", [_row(run, root) for run in its]),
+        h("thead", h("tr", [h("th", name, scope="col") for name in names])),
+        h("tbody", [_row(run, root) for run in every]),
         cls="plain runs",
+        id="runs-table",
     )
 
 
@@ -153,15 +242,23 @@ def _row(run: PastRun, root: Path) -> Html:
     counts = " · ".join(f"{count}/{run.expected} {name}" for name, count in run.counts.items())
     if not run.whole:
         counts = f"{run.scope} checked completely"
+    glyph = h("span", word.glyph, aria_hidden="true")
+    cells = [
+        ("Verdict", h("span", glyph, " ", word.headline, cls=f"v {word.tone}")),
+        ("Site", [run.site, h("span", " REHEARSAL", cls="small") if run.rehearsal else None]),
+        ("Mode", run.mode),
+        ("Took", span(run.wall_s)),
+        ("Status", counts or "not checked"),
+        ("Changed", _changed(run)),
+        ("Found", _found(run)),
+    ]
     return h(
         "tr",
         h("th", where, scope="row"),
-        h("td", h("span", word.glyph, aria_hidden="true"), " ", word.headline, cls=f"v {word.tone}"),
-        h("td", run.mode),
-        h("td", span(run.wall_s), cls="num"),
-        h("td", counts or "not checked"),
-        h("td", _changed(run)),
-        h("td", _found(run)),
+        [h("td", value, data_label=name) for name, value in cells],
+        data_site=run.site,
+        data_mode=run.mode,
+        data_verdict=run.verdict,
     )
 
 
@@ -181,5 +278,5 @@ def _changed(run: PastRun) -> Html | str:
 def _found(run: PastRun) -> Html | str:
     if not run.findings:
         return "nothing"
-    listed = h("ul", [h("li", f"{severity}: {what}") for _, severity, what in run.findings])
+    listed = h("ul", [h("li", f"{Severity.of(severity)}: {what}") for _, severity, what in run.findings])
     return h("details", h("summary", plural(len(run.findings), "finding")), listed)

@@ -1,4 +1,4 @@
-/* Sorting and filtering for the roll, and evidence opened for print. Everything is readable without this. */
+/* Sorting and filtering, copying, and links that open what they lead to. Everything is readable without this. */
 (() => {
   'use strict'
   const table = document.getElementById('roll-table')
@@ -59,18 +59,84 @@
     filter()
   }
 
-  /* Print everything: closed details are opened for the printer and closed again afterwards. */
-  let opened = []
-  window.addEventListener('beforeprint', () => {
-    opened = [...document.querySelectorAll('details:not([open])')]
-    for (const one of opened) one.open = true
-  })
-  window.addEventListener('afterprint', () => {
-    for (const one of opened) one.open = false
-    opened = []
-  })
-  window.addEventListener('hashchange', () => {
-    const target = document.getElementById(decodeURIComponent(location.hash.slice(1)))
-    if (target instanceof HTMLDetailsElement) target.open = true
-  })
+  /* The list of runs: filtered by what the address says after its #, and shown a hundred at a time. */
+  const runs = document.getElementById('runs-table')
+  if (runs) {
+    const PAGE = 100
+    const rows = [...runs.tBodies[0].rows]
+    const filters = [...document.querySelectorAll('[data-filter]')]
+    const pager = document.querySelector('#runs .pager')
+    const [newer, older] = [document.getElementById('runs-newer'), document.getElementById('runs-older')]
+    let page = 0
+
+    const show = () => {
+      const wanted = filters.filter((one) => one.value).map((one) => [one.dataset.filter, one.value])
+      const found = rows.filter((row) => wanted.every(([name, value]) => row.dataset[name] === value))
+      const pages = Math.max(1, Math.ceil(found.length / PAGE))
+      page = Math.min(Math.max(page, 0), pages - 1)
+      const shown = new Set(found.slice(page * PAGE, (page + 1) * PAGE))
+      for (const row of rows) row.hidden = !shown.has(row)
+      const all = `${rows.length.toLocaleString('en')} ${rows.length === 1 ? 'run' : 'runs'}`
+      document.getElementById('runs-count').value =
+        found.length === rows.length ? all : `${found.length.toLocaleString('en')} of ${all}`
+      document.getElementById('runs-page').value = `Page ${page + 1} of ${pages}`
+      pager.hidden = pages === 1
+      newer.disabled = page === 0
+      older.disabled = page === pages - 1
+    }
+
+    const read = () => {
+      const given = new URLSearchParams(location.hash.slice(1))
+      for (const one of filters) {
+        const value = given.get(one.dataset.filter) ?? ''
+        one.value = [...one.options].some((option) => option.value === value) ? value : ''
+      }
+      page = (Number.parseInt(given.get('page'), 10) || 1) - 1
+      show()
+    }
+
+    const write = () => {
+      const given = new URLSearchParams(filters.filter((one) => one.value).map((one) => [one.dataset.filter, one.value]))
+      if (page) given.set('page', page + 1)
+      show()
+      history.replaceState(null, '', `#${given}`)
+    }
+
+    for (const one of filters) one.addEventListener('change', () => { page = 0; write() })
+    newer.addEventListener('click', () => { page -= 1; write() })
+    older.addEventListener('click', () => { page += 1; write() })
+    window.addEventListener('hashchange', read)
+    document.querySelector('#runs .tools').hidden = false
+    read()
+  }
+
+  /* A button beside each command that copies it. */
+  const copy = async (text) => {
+    if (navigator.clipboard) return navigator.clipboard.writeText(text)
+    const field = document.createElement('textarea')
+    field.value = text
+    document.body.append(field)
+    field.select()
+    document.execCommand('copy')
+    field.remove()
+  }
+  for (const block of document.querySelectorAll('pre.command')) {
+    const text = block.textContent
+    const button = document.createElement('button')
+    button.type = 'button'
+    button.className = 'copy'
+    button.textContent = 'Copy'
+    button.addEventListener('click', () => copy(text).then(
+      () => { button.textContent = 'Copied' }, () => { button.textContent = 'Select it' },
+    ))
+    block.append(button)
+  }
+
+  /* A permanent link opens what it leads to, and everything around it. */
+  const open = () => {
+    let target = document.getElementById(decodeURIComponent(location.hash.slice(1)))
+    for (; target; target = target.parentElement) if (target instanceof HTMLDetailsElement) target.open = true
+  }
+  window.addEventListener('hashchange', open)
+  open()
 })()

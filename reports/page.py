@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from fixtures.journal.past_runs import Neighbours
 from fixtures.journal.run_record import RunRecord
 from reports.html_safety import Html, csp, h, raw
 from reports.pytest_table import SCRIPT_ID, PytestTable
@@ -13,6 +15,7 @@ from reports.sections.assertions import assertions
 from reports.sections.banner import banner
 from reports.sections.changes import changes
 from reports.sections.colophon import colophon
+from reports.sections.nights import links, since
 from reports.sections.roll import roll
 from reports.sections.timeline import timeline
 from reports.sections.todo import todo
@@ -21,6 +24,7 @@ from reports.words import verdict_word
 _HERE = Path(__file__).parent
 CONTENTS = (
     ("todo", "To do"),
+    ("since", "Since"),
     ("roll", "Recipes"),
     ("changes", "Changes"),
     ("timeline", "Timeline"),
@@ -30,28 +34,41 @@ CONTENTS = (
 )
 
 
-def report(record: RunRecord, table: PytestTable | None) -> str:
-    """The whole page of one run; `table` is pytest-html's data, None when the run was killed before it was written."""
+def report(record: RunRecord, table: PytestTable | None, nights: Neighbours | None = None) -> str:
+    """The whole page of one run.
+
+    `table` is pytest-html's data, None when the run was killed before it was written; `nights` are the runs around this
+    one, None for a run that belongs to no history.
+    """
     none = (
         "The run ended before pytest-html wrote its table." if record.cut_off else "pytest-html wrote no table."
     )
     body = [
         h("a", "Skip to what a person has to do", href="#todo", cls="skip"),
         banner(record),
+        links(nights),
         h(
             "nav",
             h("ul", [h("li", h("a", label, href=f"#{name}")) for name, label in CONTENTS]),
+            cls="contents",
             aria_label="Contents",
         ),
         h(
             "main",
             todo(record),
+            since(record, nights),
             roll(record),
             changes(record),
             timeline(record),
             assertions(record),
             pytest_section(table, none),
             colophon(record),
+            h(
+                "p",
+                f"Printed from the report of run {record.run}: verdict, to-do, status, changes, failures. Evidence, "
+                "timeline and every assertion are in report.html; long lists are cut on paper, not there.",
+                cls="print-only",
+            ),
             cls="wrap",
         ),
     ]
@@ -61,7 +78,7 @@ def report(record: RunRecord, table: PytestTable | None) -> str:
     return document(f"{word.headline} · {site} · {record.run}", word.tone, body, [*scripts, ("page", script())])
 
 
-def document(title: str, tone: str, body: list[Html], scripts: list[tuple[str, str]]) -> str:
+def document(title: str, tone: str, body: Sequence[Html | None], scripts: list[tuple[str, str]]) -> str:
     """A self-contained page whose policy names exactly the style and the scripts that it holds."""
     policy = csp(scripts=[source for _, source in scripts], styles=[style()])
     head = [

@@ -7,6 +7,7 @@ come first and are always shown in full.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from fixtures.journal.run_record import PHASES, Assertion, RunRecord
 from fixtures.journal.words import plural, short, span
 from reports.html_safety import Html, h
+from reports.parts import command, heading, permalink
 
 # Stands for the recipe in a text that all recipes share.
 SLOT = "RECIPE"
@@ -42,15 +44,16 @@ def assertions(record: RunRecord) -> Html:
     said = ", ".join(f"{counted[name]:,} {name}" for name in ("passed", "failed", "skipped") if counted[name])
     ran = len(record.assertions)
     planned = record.planned_tests
-    missing = planned - ran if planned is not None else 0
+    recovers = record.mode == "recover"
+    missing = planned - ran if planned is not None and not recovers else 0
     numbers = sorted({one.phase for one in record.assertions if one.phase is not None})
     loose = [one for one in record.assertions if one.phase is None]
     return h(
         "section",
-        h("h2", "Every assertion"),
+        heading("Every assertion", "assertions"),
         h(
             "p",
-            f"{said or 'None was made'}.",
+            f"{said or ('None: a recovery checks nothing' if recovers else 'None was made')}.",
             f" {missing:,} of {planned:,} planned tests have no result." if missing > 0 else "",
             cls="hint",
         ),
@@ -186,6 +189,7 @@ def _table(group: TestGroup) -> Html:
 
 def _failure(one: Assertion) -> Html:
     """One failure: what was asserted, expected and seen, and the command to check it."""
+    anchor = "failed-" + re.sub(r"[^A-Za-z0-9]+", "-", one.nodeid.partition("::")[2] or one.nodeid).strip("-")
     facts = [
         ("What", one.what or one.title),
         ("Expected", one.expected),
@@ -194,7 +198,7 @@ def _failure(one: Assertion) -> Html:
     ]
     pairs = [h("div", h("dt", name), h("dd", value, cls="said")) for name, value in facts if value]
     if one.check:
-        pairs.append(h("div", h("dt", "Again"), h("dd", h("pre", h("code", one.check)))))
+        pairs.append(h("div", h("dt", "Again"), h("dd", command(one.check))))
     if one.message and one.message not in (one.seen, one.what):
         pairs.append(h("div", h("dt", "Message"), h("dd", h("pre", h("code", one.message)))))
     return h(
@@ -202,10 +206,12 @@ def _failure(one: Assertion) -> Html:
         h(
             "h4",
             h("span", cls="dot n", aria_hidden="true"),
-            one.title or one.nodeid,
+            h("span", one.title or one.nodeid),
+            permalink(anchor, one.title or one.nodeid),
             h("span", "failed", cls="n-of"),
         ),
         h("dl", pairs),
         h("p", h("code", one.nodeid), cls="nodeid"),
+        id=anchor,
         cls="failure",
     )

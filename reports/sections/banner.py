@@ -122,11 +122,22 @@ def _facts(record: RunRecord) -> Html:
     return h(
         "dl",
         [
-            h("div", h("dt", name), h("dd", _timed(record, value) if name == "When" else value))
+            h(
+                "div",
+                h("dt", name),
+                h("dd", _fact(record, name, value)),
+                cls="wide" if name == "Command" else None,
+            )
             for name, value in facts
         ],
         cls="facts",
     )
+
+
+def _fact(record: RunRecord, name: str, value: str) -> Html | str:
+    if name == "Command":
+        return h("code", value)
+    return _timed(record, value) if name == "When" else value
 
 
 def _by(record: RunRecord) -> str:

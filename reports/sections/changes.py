@@ -8,6 +8,7 @@ from fixtures.journal.kinds import UndoResult, change_title
 from fixtures.journal.run_record import Planned, RecordedChange, RunRecord, SettledRun
 from fixtures.journal.words import brief, clock, plural, short
 from reports.html_safety import Html, h
+from reports.parts import command, heading, permalink
 from reports.words import change_state, full
 
 # What was done about a change of an earlier run.
@@ -23,10 +24,10 @@ def changes(record: RunRecord) -> Html:
     planning = bool(record.planned) or (record.mode == "plan" and not record.changes)
     return h(
         "section",
-        h("h2", "What would be changed" if planning else "What was changed"),
+        heading("What would be changed" if planning else "What was changed", "changes"),
         [_settled(one) for one in record.settled],
         _planned(record.planned) if planning else None,
-        _made(record) if record.changes or not planning else None,
+        _made(record) if record.changes or not (planning or record.settled) else None,
         [_diff(target, text) for target, text in record.diffs],
         _generations(record),
         id="changes",
@@ -122,7 +123,10 @@ def _pairs(change: RecordedChange) -> list[Html]:
         at = f" at {clock(change.undo.at)} UTC" if change.undo.at else ""
         why = f". {change.undo.why}" if change.undo.why else "."
         pairs.append(("Undo", f"{change.undo.result}{at}{why}"))
-    pairs.append(("By hand", _block(change.by_hand or "nothing to do")))
+    pairs.append(
+        ("By hand", command(change.by_hand, label="Undo by hand") if change.by_hand else "nothing to do")
+    )
+    pairs.append(("Link", permalink(f"change-{change.id}", f"change {change.id}")))
     return [h("div", h("dt", name), h("dd", value)) for name, value in pairs]
 
 

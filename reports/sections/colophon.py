@@ -5,6 +5,7 @@ from __future__ import annotations
 from fixtures.journal.run_record import RunRecord
 from fixtures.journal.words import plural
 from reports.html_safety import Html, h, link
+from reports.parts import heading
 
 
 def colophon(record: RunRecord) -> Html:
@@ -15,7 +16,7 @@ def colophon(record: RunRecord) -> Html:
         pairs.append(("pace", f"{record.pace:g}"))
     return h(
         "section",
-        h("h2", "About this record"),
+        heading("About this record", "about"),
         h("dl", [h("div", h("dt", name), h("dd", value)) for name, value in pairs], cls="about")
         if pairs
         else None,

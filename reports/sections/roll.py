@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from fixtures.journal.run_record import COLUMNS, Cell, LatestVerdict, RollRow, RunRecord, stamp
 from fixtures.journal.words import plural, short, span
 from reports.html_safety import Html, h, link
+from reports.parts import heading
 
 # The words for yes, no and unknown in each column.
 _WORDS: Mapping[str, tuple[str, str, str]] = {
@@ -40,7 +41,7 @@ def roll(record: RunRecord) -> Html:
     title = "Status of the recipes" if final else "Status of the recipes before the first write"
     return h(
         "section",
-        h("h2", title),
+        heading(title, "roll"),
         h(
             "p",
             "Open a cell for its evidence. ",

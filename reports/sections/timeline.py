@@ -14,6 +14,7 @@ from fixtures.journal.kinds import change_title
 from fixtures.journal.run_record import RunRecord
 from fixtures.journal.words import clock, plural, span
 from reports.html_safety import Html, h
+from reports.parts import heading
 
 WIDTH, LEFT, RIGHT, ROW, TOP = 1000, 130, 76, 36, 26
 # A verdict's name is written beside its mark unless the one before it is nearer than this.
@@ -39,14 +40,18 @@ class Lane:
 def timeline(record: RunRecord) -> Html:
     return h(
         "section",
-        h("h2", "Timeline"),
+        heading("Timeline", "timeline"),
         h("div", picture(record), cls="scroll", tabindex="0", role="region", aria_label="Timeline")
         if record.started and record.phases
-        else h("p", "The run ended before its first phase.", cls="nothing"),
+        else h("p", _without_phases(record), cls="nothing"),
         _key() if record.started and record.phases else None,
         _words(record),
         id="timeline",
     )
+
+
+def _without_phases(record: RunRecord) -> str:
+    return "A recovery has no phases." if record.mode == "recover" else "The run ended before its first phase."
 
 
 def picture(record: RunRecord) -> Html:

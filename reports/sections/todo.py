@@ -9,6 +9,7 @@ from fixtures.journal.run_record import RunRecord
 from fixtures.journal.to_do import Task, tasks
 from fixtures.journal.words import plural
 from reports.html_safety import Html, h, link, text
+from reports.parts import command, heading
 
 _CODE = re.compile(r"`([^`]+)`")
 
@@ -19,7 +20,7 @@ def todo(record: RunRecord) -> Html:
     notices = [task for task in every if task.severity == Severity.INFO]
     return h(
         "section",
-        h("h2", "What a person has to do now"),
+        heading("What a person has to do now", "todo"),
         h("ol", [_item(task) for task in urgent], cls="tasks") if urgent else _nothing(notices),
         _notices(notices),
         _regressions(record),
@@ -37,7 +38,7 @@ def _item(task: Task) -> Html:
         h("p", h("span", _label(task.severity), cls="tag"), " ", _marked(task.what), cls="what"),
         h("p", h("span", "Where ", cls="key"), _where(task.where), cls="where") if task.where else None,
         h("p", h("span", "Do ", cls="key"), _marked(task.do), cls="do") if task.do else None,
-        h("pre", h("code", task.command), tabindex="0", aria_label="Command") if task.command else None,
+        command(task.command) if task.command else None,
         _consequences(task),
         cls=f"task {task.severity}",
     )

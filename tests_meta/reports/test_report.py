@@ -342,10 +342,10 @@ def test_missing_journal_is_reported(tmp_path: Path) -> None:
 
 @pytest.fixture
 def small_files() -> Iterator[int]:
-    """Limits files that this process writes to 30,000 bytes, to simulate a full disk."""
+    """Limits files that this process writes to 50,000 bytes, to simulate a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, before[1]))
-    yield 30_000
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    yield 50_000
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
@@ -367,7 +367,7 @@ def test_failed_write_keeps_the_old_file(tmp_path: Path, request: pytest.Fixture
     files.write(path, "old")
     request.getfixturevalue("small_files")
     with pytest.raises(OSError):
-        files.write(path, "x" * 50_000)
+        files.write(path, "x" * 90_000)
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["report.html"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from fixtures.journal.past_runs import PastRun
 from fixtures.journal.writer import Journal
 from reports import render
 from reports.html_safety import csp, h, raw
+from reports.index_page import index
 from reports.page import script, style
 from tests_meta.reports.report_suite import Suite
 from tests_meta.reports.sample_night import BIG_ROSTER
@@ -103,6 +106,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The report of every verdict and of a rehearsal."""
     root = tmp_path_factory.mktemp("samples")
     folders = {state: write(root / state, state) for state in STATES}
+    folders["stopped"] = write(root / "stopped", "stopped")
     folders["rehearsal"] = write(root / "rehearsal", "converged", rehearsal=True)
     for folder in folders.values():
         render(folder)
@@ -300,29 +304,126 @@ def test_no_width_scrolls_sideways(samples: dict[str, Path], open_page: Open, wi
 
 
 @pytest.mark.parametrize("scripts", [True, False])
-def test_printed_page_has_all_rows(
-    samples: dict[str, Path], open_page: Open, tmp_path: Path, scripts: bool
-) -> None:
-    """The printed page shows closed and filtered content, and hides the menu."""
+def test_printed_page_has_all_rows(samples: dict[str, Path], open_page: Open, scripts: bool) -> None:
+    """The printed page shows filtered rows too, and hides menus, evidence and everything that is not for paper."""
     page = open_page(samples["converged"], java_script_enabled=scripts)
     if scripts:
         page.get_by_label("Find").fill("ghost")
         assert page.locator("#roll-table tbody tr:visible").count() == 1
     page.emulate_media(media="print")
     assert page.locator("#roll-table tbody tr:visible").count() == 19
-    assert page.locator("nav").is_hidden()
-    hidden = page.locator("details").evaluate_all(_UNPRINTED) if scripts else []
-    assert hidden == []
-    page.pdf(path=tmp_path / "report.pdf")
-    assert (tmp_path / "report.pdf").stat().st_size > 50_000
-    text = page.locator("#roll-table").inner_text()
-    assert text.count("bridge: watching recipe-maintainers/") == 19
+    for hidden in ("nav.contents", "#timeline", "#pytest", "#about", ".permalink >> nth=0", "#since"):
+        assert page.locator(hidden).is_hidden(), hidden
+    for shown in ("h1", "#todo", "#roll", "#changes", ".print-only"):
+        assert page.locator(shown).is_visible(), shown
 
 
-_UNPRINTED = """all => all.filter(one => [...one.children].some(
-    child => child.tagName !== "SUMMARY" &&
-        !child.checkVisibility({contentVisibilityAuto: true, visibilityProperty: true})
-)).map(one => one.textContent.slice(0, 60))"""
+def pages_of(page: Page, path: Path) -> int:
+    """The number of pages of the page's PDF on A4."""
+    page.pdf(path=path, format="A4")
+    return len(re.findall(rb"/Type\s*/Page[^s]", path.read_bytes()))
+
+
+@pytest.mark.parametrize("state", [*STATES, "stopped", "rehearsal"])
+def test_report_prints_on_six_pages_at_most(
+    samples: dict[str, Path], open_page: Open, tmp_path: Path, state: str
+) -> None:
+    """The PDF of every verdict has at most six pages."""
+    assert 1 <= pages_of(open_page(samples[state]), tmp_path / "report.pdf") <= 6
+
+
+def test_large_report_prints_on_six_pages_too(tmp_path: Path, open_page: Open) -> None:
+    """A failed run of a hundred recipes still prints on six pages; without the print rules it has more (control)."""
+    folder = write(tmp_path, "rolled-back", recipes=BIG_ROSTER[:100])
+    render(folder)
+    page = open_page(folder / "report.html")
+    assert pages_of(page, tmp_path / "report.pdf") <= 6
+    page.evaluate("for (const sheet of document.styleSheets) sheet.deleteRule(sheet.cssRules.length - 1)")
+    assert pages_of(page, tmp_path / "plain.pdf") > 6
+
+
+WIDTHS = (1280, 768, 390)
+# Texts of which neither contains the other, and whose boxes have more than a pixel in common in both directions.
+_OVERLAPS = """() => {
+    const boxes = []
+    for (const one of document.querySelectorAll('body *')) {
+        if (one.closest('svg, .hidden-label, .skip, [hidden], nav.contents')) continue
+        if (one.closest('thead') && getComputedStyle(one.closest('thead')).clipPath !== 'none') continue
+        if (![...one.childNodes].some(node => node.nodeType === 3 && node.textContent.trim())) continue
+        if (!one.checkVisibility({contentVisibilityAuto: true, visibilityProperty: true})) continue
+        const range = document.createRange()
+        range.selectNodeContents(one)
+        for (const box of range.getClientRects()) if (box.width > 1 && box.height > 1) boxes.push([one, box])
+    }
+    boxes.sort(([, a], [, b]) => a.top - b.top)
+    const found = []
+    boxes.forEach(([one, a], place) => {
+        for (let next = place + 1; next < boxes.length && boxes[next][1].top < a.bottom - 4; next++) {
+            const [other, b] = boxes[next]
+            if (one === other || one.contains(other) || other.contains(one)) continue
+            if (Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 && a.bottom - b.top > 4)
+                found.push(`${one.textContent.trim().slice(0, 40)} / ${other.textContent.trim().slice(0, 40)}`)
+        }
+    })
+    return found
+}"""
+_WIDER = """() => [...document.querySelectorAll('body *')].filter(one => {
+    const box = one.getBoundingClientRect()
+    const inside = one.closest('.scroll, svg, nav.contents, .hidden-label')
+    return box.width && box.right > document.documentElement.clientWidth + 1 && !inside
+}).map(one => one.outerHTML.slice(0, 100))"""
+
+
+def demand_tidy(page: Page) -> None:
+    """At each width, in light and dark: no sideways scrolling, nothing beyond the edge, no text over another."""
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 900})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate(_WIDER) == [], width
+        assert page.evaluate(_OVERLAPS) == [], width
+
+
+@pytest.mark.parametrize("state", [*STATES, "stopped", "rehearsal"])
+def test_no_text_overlaps_or_overflows(samples: dict[str, Path], open_page: Open, state: str) -> None:
+    """At 1280, 768 and 390 pixels no text of any verdict's page lies over another or beyond the edge."""
+    page = open_page(samples[state])
+    demand_tidy(page)
+    page.evaluate("for (const one of document.querySelectorAll('.change, .consequences')) one.open = true")
+    demand_tidy(page)
+
+
+def test_overlap_and_overflow_are_found(samples: dict[str, Path], open_page: Open) -> None:
+    """A text that is moved over another, and one that is made wider than the page, are found (positive control)."""
+    page = open_page(samples["failed"])
+    page.evaluate("""() => {
+        const [first, second] = document.querySelectorAll('.tally .name')
+        const [a, b] = [first.getBoundingClientRect(), second.getBoundingClientRect()]
+        first.parentElement.style.transform = `translate(${b.left - a.left}px, ${b.top - a.top}px)`
+        document.querySelector('.lede').style.minWidth = '3000px'
+    }""")
+    assert page.evaluate(_OVERLAPS) != []
+    assert page.evaluate(_WIDER) != []
+
+
+def test_command_is_copied_whole(samples: dict[str, Path], open_page: Open) -> None:
+    """The button beside a command copies exactly the command."""
+    page = open_page(samples["rollback-failed"], permissions=["clipboard-read", "clipboard-write"])
+    command = page.locator("#todo pre.command").first
+    command.get_by_role("button", name="Copy").click()
+    command.get_by_role("button", name="Copied").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()") == command.locator("code").inner_text()
+
+
+def test_permalink_opens_what_it_leads_to(samples: dict[str, Path], open_page: Open) -> None:
+    """A visible link to a change leads there and opens it; so does an address that holds it from the start."""
+    page = open_page(samples["converged"])
+    assert page.locator("#todo .permalink").is_visible()
+    page.locator("#change-3 summary").click()
+    page.locator("#change-3 .permalink").click()
+    assert page.url.endswith("#change-3")
+    page.goto("about:blank")
+    page.goto(samples["converged"].resolve().as_uri() + "#change-5")
+    assert page.locator("#change-5").get_attribute("open") is not None
 
 
 def _usable_ms(opened: Open, path: Path, name: str) -> float:
@@ -366,6 +467,94 @@ def test_a_thousand_recipes_are_usable_in_three(tmp_path: Path, open_page: Open)
     page = open_page(path)
     page.get_by_role("button", name="Polled", exact=True).click()
     assert page.locator("#roll-table tbody tr:visible").count() == 1000
+
+
+@pytest.fixture(scope="module")
+def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A history of 240 nights of three verdicts at one site, and of two rehearsal worlds."""
+    root = tmp_path_factory.mktemp("history")
+    night = datetime(2026, 6, 2, tzinfo=UTC)
+    every = [
+        past_run(root, night - timedelta(days=n), ("unchanged", "drift", "failed")[n % 3]) for n in range(240)
+    ]
+    worlds = [past_run(root, night - timedelta(hours=n), "converged", target=f"world{n % 2}") for n in range(4)]
+    path = root / "index.html"
+    path.write_text(index([*worlds, *every], root))
+    return path
+
+
+def past_run(root: Path, at: datetime, verdict: str, *, target: str = "") -> PastRun:
+    name = f"{at:%Y%m%dT%H%M%SZ}-{'rehearsal' if target else 'site'}-health"
+    return PastRun(
+        folder=root / "runs" / name,
+        run=name,
+        site="rehearsal" if target else "site",
+        mode="apply" if target else "health",
+        rehearsal=bool(target),
+        started=at,
+        wall_s=60.0 + at.day,
+        verdict=verdict,
+        exit=0,
+        expected=19,
+        counts={"mirrored": 19, "covered": 19, "polled": 18},
+        green={"ghost": at.day % 5 != 0, "mumble": True},
+        known_red=frozenset(),
+        changes=(),
+        findings=(("x", "action", "Something."),) * (at.day % 3),
+        finished=at,
+        target=target,
+    )
+
+
+def test_history_filters_by_address_and_pages(history: Path, open_page: Open) -> None:
+    """Site, mode and verdict are chosen in the address or the controls; a hundred runs are shown at a time."""
+    page = open_page(history)
+    rows = page.locator("#runs-table tbody tr:visible")
+    assert rows.count() == 100
+    assert page.locator("#runs-page").inner_text() == "Page 1 of 3"
+    page.get_by_role("button", name="Older").click()
+    page.get_by_role("button", name="Older").click()
+    assert (rows.count(), page.url.partition("#")[2]) == (44, "page=3")
+    page.get_by_label("Verdict").select_option("drift")
+    assert (rows.count(), page.url.partition("#")[2]) == (80, "verdict=drift")
+    assert page.locator("#runs-count").inner_text() == "80 of 244 runs"
+    page.get_by_label("Mode").select_option("apply")
+    assert rows.count() == 0
+    page.goto("about:blank")
+    page.goto(history.resolve().as_uri() + "#site=rehearsal&mode=apply&verdict=none-such")
+    assert rows.count() == 4
+
+
+def test_history_is_readable_without_a_script(history: Path, open_page: Open) -> None:
+    """Without JavaScript every run is listed and the controls are hidden."""
+    page = open_page(history, java_script_enabled=False)
+    assert page.locator("#runs-table tbody tr:visible").count() == 244
+    assert page.locator("#runs .tools").is_hidden()
+
+
+def test_history_is_tidy_at_every_width(history: Path, open_page: Open) -> None:
+    """No text of the history overlaps or overflows; below 800 pixels each run is a card; axe finds no violation."""
+    page = open_page(history, color_scheme="dark")
+    demand_tidy(page)
+    card = page.locator("#runs-table tbody tr").first
+    assert card.evaluate("one => getComputedStyle(one).display") == "grid"
+    found = Axe().run(page)
+    assert found.response["violations"] == [], found.generate_report()
+    page.set_viewport_size({"width": 1280, "height": 900})
+    assert card.evaluate("one => getComputedStyle(one).display") == "table-row"
+
+
+def test_history_shows_ninety_nights_and_a_strip_for_each_world(history: Path, open_page: Open) -> None:
+    """The site has a picture of its last ninety nights, each with its words; each rehearsal world has its own strip."""
+    page = open_page(history)
+    picture = page.locator("svg.ninety").first
+    assert picture.locator("g").count() == 90
+    assert "2026-06-02: Unchanged, 1 min 02 s, 2 green, 2 findings" in picture.inner_html()
+    assert [one.split(",")[0] for one in page.locator(".world h3").all_inner_texts()] == [
+        "World world0",
+        "World world1",
+    ]
+    assert page.locator(".world table.strips").count() == 2
 
 
 def test_history_links_every_report(tmp_path: Path, open_page: Open) -> None:
