@@ -68,7 +68,7 @@ def _by_day(its: Sequence[PastRun]) -> dict[date, PastRun]:
     """The last finished run of each day that checks everything."""
     found: dict[date, PastRun] = {}
     for run in its:
-        if run.started and run.finished and run.mode in COMPLETE_MODES:
+        if run.started and run.finished and run.whole and run.mode in COMPLETE_MODES:
             found.setdefault(run.started.date(), run)
     return found
 
