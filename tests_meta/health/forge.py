@@ -12,7 +12,12 @@ from tests_meta.people import git
 MAIN = "refs/heads/main"
 
 
-@mutation(test("it exists: ghost"), apply=0, restores=False)
+@mutation(
+    test("it exists: ghost"),
+    also=(test("it has upstreams tags: ghost"), test("its head is upstreams head: ghost")),
+    apply=0,
+    restores=False,
+)
 def a_mirror_is_deleted(world: World) -> Iterator[None]:
     """A mirror is not there."""
     world.api("DELETE", f"/repos/{world.org}/ghost")

@@ -6,36 +6,8 @@ import os
 import signal
 from collections.abc import Iterator
 
-from tests_meta.health.mutation import mutation, test
+from tests_meta.health.mutation import When, mutation, test
 from tests_meta.health.world import World
-from tests_meta.people import git
-
-
-@mutation(test("the checkout is the committed head"), apply=13)
-def the_checkout_is_dirty(world: World) -> Iterator[None]:
-    """The host's checkout has an uncommitted change."""
-    file = world.host_folder / "root/cc-ci/flake.nix"
-    text = file.read_text()
-    file.write_text(text + "# by hand\n")
-    yield
-    file.write_text(text)
-
-
-@mutation(test("the checkout is the committed head"), apply=13)
-def the_checkout_has_a_commit_of_its_own(world: World) -> Iterator[None]:
-    """The host's checkout has a commit that the forge does not have."""
-    checkout = world.host_folder / "root/cc-ci"
-    git(checkout, "commit", "--quiet", "--allow-empty", "--message", "by hand on the host")
-    yield
-    git(checkout, "reset", "--quiet", "--hard", "HEAD~1")
-
-
-@mutation(test("it is polled: ghost"), apply=0)
-def the_bridge_polls_one_repository_less(world: World) -> Iterator[None]:
-    """The running bridge's poll set lacks a recipe; git and the checkout have it."""
-    world.deploy_bridge({f",{world.org}/ghost": ""})
-    yield
-    world.redeploy_bridge()
 
 
 @mutation(test("no unit failed that had not failed before"))
@@ -176,3 +148,41 @@ def a_service_has_no_replica(world: World) -> Iterator[None]:
     world.on_host(f"docker stack deploy --detach=true --compose-file {by_hand} backups")
     yield
     world.on_host(f"docker stack deploy --detach=true --compose-file {stack} backups")
+
+
+@mutation(test("every stack is complete"))
+def another_service_has_no_replica(world: World) -> Iterator[None]:
+    """The service of the dashboard was scaled to nothing."""
+    stack = next(world.host_folder.glob("nix/store/*-dashboard-stack.json"))
+    (by_hand := world.host_folder / "root/dashboard.json").write_text(
+        stack.read_text().replace('"replicas":1', '"replicas":0')
+    )
+    world.on_host(f"docker stack deploy --detach=true --compose-file {by_hand} ccci-dashboard")
+    yield
+    world.on_host(f"docker stack deploy --detach=true --compose-file {stack} ccci-dashboard")
+
+
+@mutation(test("the hosts own revert is disarmed"), apply=13)
+def a_revert_timer_is_left(world: World) -> Iterator[None]:
+    """A revert timer of an earlier run is armed."""
+    world.on_host("systemd-run --unit=muster-revert-old --on-active=6h true")
+    yield
+    world.on_host("systemctl stop muster-revert-old.timer")
+
+
+@mutation(test("the hosts own revert is disarmed"))
+def a_root_of_the_garbage_collector_is_left(world: World) -> Iterator[None]:
+    """A garbage collector root of an earlier run's revert is left."""
+    root = world.host_folder / "nix/var/nix/gcroots/muster-revert-old"
+    root.symlink_to("/")
+    yield
+    root.unlink()
+
+
+@mutation(test("no unit failed that had not failed before"), when=When.OFFLINE, restores=False)
+def a_unit_fails_at_every_boot(world: World) -> Iterator[None]:
+    """A unit of the system fails since a reboot, because its script is broken."""
+    script = next(world.host_folder.glob("nix/store/*-unit-script-deploy-reports-start"))
+    script.chmod(0o644)
+    script.write_text("exit 1\n")
+    yield

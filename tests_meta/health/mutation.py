@@ -73,9 +73,9 @@ def finding(name: str) -> NamedBy:
 class Mutation:
     """One defect of a world.
 
-    `health` and `apply` are the exit codes of the two modes. `named_by` is what names it in a health check, and
-    `apply_named_by` in an apply, if that is another. In an apply that repairs the defect (exit 0), nothing has to name
-    it. `restores`: the function leaves the world as it was; otherwise the world is copied anew.
+    `health` and `apply` are the exit codes of the two modes. `named_by` is what names it in a health check, with
+    `also`, and `apply_named_by` in an apply, if that is another. In an apply that repairs the defect (exit 0), nothing
+    has to name it. `restores`: the function leaves the world as it was; otherwise the world is copied anew.
     """
 
     name: str
@@ -88,6 +88,7 @@ class Mutation:
     survives: str
     restores: bool
     apply_named_by: NamedBy | None
+    also: tuple[NamedBy, ...]
 
     def problems(self, ran: Ran, *, usual: frozenset[str], mode: str) -> list[str]:
         """What is wrong with a run in the broken world; `usual` are the findings of the same run when all is well."""
@@ -99,6 +100,8 @@ class Mutation:
             seen = sorted(ran.failed | news)
             return wrong + ([f"{mode}: expected nothing, saw {', '.join(seen)}"] if seen else [])
         assert by is not None
+        unseen = [str(one) for one in self.also if not one.seen_in(ran)] if mode == "health" else []
+        wrong += [f"{mode}: expected {one} too" for one in unseen]
         repaired = mode == "apply" and wanted == 0 and self.apply_named_by is None
         if not repaired and (not by.seen_in(ran) or (by.witness is Witness.FINDING and by.name not in news)):
             seen = sorted(ran.failed | news)
@@ -118,6 +121,7 @@ def mutation(
     survives: str = "",
     restores: bool = True,
     apply_named_by: NamedBy | None = None,
+    also: tuple[NamedBy, ...] = (),
 ) -> Callable[[Break], Break]:
     """Register a mutation under the function's name."""
     assert (named_by is None) == bool(survives), "a mutation is named by something, or survives for a reason"
@@ -136,6 +140,7 @@ def mutation(
             survives=survives,
             restores=restores,
             apply_named_by=apply_named_by,
+            also=also,
         )
         return make
 

@@ -6,14 +6,16 @@ those of `test_mutations_applied` against an apply.
 
 from __future__ import annotations
 
+import ast
 import os
 from datetime import UTC, datetime
 
 import pytest
 
 from tests_meta.health.laboratory import Laboratory, laboratory
-from tests_meta.health.mutation import Mutation
-from tests_meta.health.registry import MUTATIONS
+from tests_meta.health.mutation import Mutation, Witness
+from tests_meta.health.registry import MUTATIONS, NOT_FAILED_BY_A_WORLD
+from tests_meta.muster_runs import ROOT
 
 __all__ = ["laboratory"]
 
@@ -52,3 +54,25 @@ def test_every_mutation_says_what_is_broken() -> None:
     """The registry explains each mutation in one sentence, and each survivor by a reason."""
     assert [one.name for one in MUTATIONS if not one.broken.endswith(".")] == []
     assert [one.name for one in MUTATIONS if one.survives and not one.survives.endswith(".")] == []
+
+
+def names_of_tests() -> set[str]:
+    """The tests of the phases, by name."""
+    return {
+        node.name
+        for file in (ROOT / "phases").glob("test_*.py")
+        for node in ast.parse(file.read_text()).body
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    }
+
+
+def test_every_assertion_of_the_phases_has_a_world_in_which_it_fails() -> None:
+    """Each test of the phases is named by a mutation, or listed with the reason why no world makes it fail."""
+    named = {
+        "test_" + by.name.partition(":")[0].replace(" ", "_")
+        for one in MUTATIONS
+        for by in (one.named_by, *one.also)
+        if by is not None and by.witness is Witness.TEST
+    }
+    assert sorted(names_of_tests() - named - NOT_FAILED_BY_A_WORLD.keys()) == []
+    assert sorted((named | NOT_FAILED_BY_A_WORLD.keys()) - names_of_tests()) == []

@@ -192,6 +192,52 @@ class World:
             finally:
                 git(checkout, "reset", "--quiet", "--hard", was)
 
+    @contextlib.contextmanager
+    def edited(self, file: Path, old: str, new: str) -> Iterator[None]:
+        """A file in which the first `old` is `new` inside the block."""
+        text = file.read_text()
+        assert old in text, old
+        file.write_text(text.replace(old, new, 1))
+        try:
+            yield
+        finally:
+            file.write_text(text)
+
+    @contextlib.contextmanager
+    def without(self, path: Path) -> Iterator[None]:
+        """A file or folder that is not there inside the block."""
+        kept = path.rename(path.with_name(f"{path.name}-kept"))
+        try:
+            yield
+        finally:
+            if path.is_dir():
+                path.rmdir()
+            kept.rename(path)
+
+    # -- CI ------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def build(self, recipe: str, **changes: object) -> Iterator[int]:
+        """A build inside the block like the latest of `recipe`, made now, with some fields of its own; its number."""
+        with contextlib.closing(sqlite3.connect(self.settings.ci_dir / "drone.sqlite", timeout=30)) as db, db:
+            rows = db.execute(
+                "SELECT document FROM builds WHERE status != 'pending' ORDER BY number DESC"
+            ).fetchall()
+            builds = [json.loads(row[0]) for row in rows]
+            like = next(
+                one for one in builds if one["params"].get("RECIPE") == recipe and one["event"] == "custom"
+            )
+            number, now = builds[0]["number"] + 1, int(time.time())
+            times = {"created": now, "started": now, "finished": now, "updated": now}
+            made = like | times | {"number": number} | changes
+            values = (number, made["status"], json.dumps(made))
+            db.execute("INSERT INTO builds (number, status, document) VALUES (?, ?, ?)", values)
+        try:
+            yield number
+        finally:
+            with contextlib.closing(sqlite3.connect(self.settings.ci_dir / "drone.sqlite", timeout=30)) as db, db:
+                db.execute("DELETE FROM builds WHERE number = ?", (number,))
+
     # -- the host ------------------------------------------------------------------------------------------
 
     def on_host(self, script: str) -> str:
@@ -239,8 +285,8 @@ class World:
         task = json.loads(self.on_host(f"docker inspect {service}"))[0]
         return int(task["Status"]["ContainerStatus"]["PID"])
 
-    def deploy_bridge(self, replace: dict[str, str]) -> None:
-        """Deploy the bridge by hand with parts of its stack file replaced, and wait until that one runs."""
+    def deploy_bridge(self, replace: dict[str, str], *, wait: bool = True) -> None:
+        """Deploy the bridge by hand with parts of its stack file replaced; with `wait` until that one runs."""
         stacks = self.host_folder.glob("nix/store/*-ccci-bridge-stack.json")
         text = max(stacks, key=lambda path: path.stat().st_mtime_ns).read_text()
         for old, new in replace.items():
@@ -252,7 +298,8 @@ class World:
             f"set -a; . {self.host_folder}/etc/ccci/world.env; "
             f"docker stack deploy --detach=true --compose-file {by_hand} ccci-bridge"
         )
-        until(lambda: self._bridge_task() not in ("", before), what="a new task of the bridge", within_s=30)
+        if wait:
+            until(lambda: self._bridge_task() not in ("", before), what="a new task of the bridge", within_s=30)
 
     def _bridge_task(self) -> str:
         """The id of the bridge's running task, or an empty string."""
@@ -261,6 +308,11 @@ class World:
             "ccci-bridge_app"
         )
         return next((row.split()[0] for row in rows.splitlines() if " Running" in row), "")
+
+    def await_failed_task(self) -> None:
+        """Wait until a task of the bridge has ended with an error."""
+        shown = "docker service ps --format '{{.CurrentState}}' ccci-bridge_app"
+        until(lambda: "Failed" in self.on_host(shown), what="a failed task of the bridge", within_s=30)
 
     def redeploy_bridge(self) -> None:
         """Deploy the bridge as its unit does."""
