@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.clients import nixos
+from fixtures.clients.ssh_config import find_ssh
 from fixtures.rehearsal.forge_embedded.store import Store
 from fixtures.rehearsal.world import free_ports
 from tests_meta.muster_runs import WorldPool
@@ -140,3 +141,14 @@ def test_unreachable_forge_is_reported_in_phase_0(night: WorldPool) -> None:
     ran = night.visit("--health", site=site).demand(1)
     assert "the forge answers" in ran.failed
     assert "could not connect" in ran.output
+
+
+def test_ssh_configuration_that_ssh_refuses_ends_the_run(night: WorldPool) -> None:
+    """The run ends with exit 4 and ssh's own words before anything is contacted, and its record says so."""
+    if find_ssh() is None:
+        pytest.skip("ssh is not installed here")
+    (night.world / "secrets/odd_config").write_text("Nonsense yes\n")
+    ran = night.visit(site=other_site(night, "odd", ("secrets/ssh_config", "secrets/odd_config"))).demand(4)
+    assert "Bad configuration option: nonsense" in ran.output
+    assert "Traceback" not in ran.output
+    assert [line["exit"] for line in ran.of("end")] == [4]
