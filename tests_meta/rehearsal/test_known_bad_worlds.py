@@ -234,3 +234,15 @@ def test_suite_is_not_merged_on_an_old_verdict(world_pool: WorldPool) -> None:
     assert "the carried suite is in ccci: hedgedoc" in ran.failed
     assert ran.summary["recipes"]["hedgedoc"]["covered"] is False
     assert ran.summary["recipes"]["hedgedoc"]["green"] is not True
+
+
+def test_unreachable_forge_is_neither_drift_nor_a_pass(converged: WorldPool) -> None:
+    """A maintenance page in the forge's place: the verdict says that it could not be read, and nothing is said to be
+    gone."""
+    with converged.breaking({"listener": "forge", "path": "^/api/", "times": None, "action": "html"}):
+        ran = converged.visit("--health").demand(1)
+    assert ran.summary["verdict"] == "unreachable"
+    failed = [line for line in ran.of("assertion") if line["outcome"] == "failed"]
+    assert {line["reason"] for line in failed if line["title"] != "gate"} == {"unread"}
+    assert "missing" not in " ".join(line["seen"] for line in failed)
+    assert ran.output.count("muster: UNREACHABLE") == 1

@@ -52,6 +52,26 @@ def test_gate_closes_when_every_recipe_failed() -> None:
     assert result.why_closed().startswith("no recipe passed; first: test 2")
 
 
+@pytest.mark.parametrize(
+    ("reasons", "only"),
+    [
+        ((), False),
+        ((Reason.UNREAD,), True),
+        ((Reason.UNREAD, Reason.UNREAD), True),
+        ((Reason.UNREAD, Reason.ASSERTED), False),
+        ((Reason.UNREAD, Reason.DRIFT), False),
+        ((Reason.DRIFT,), False),
+    ],
+)
+def test_run_failed_only_to_read_if_no_known_fact_failed(reasons: tuple[Reason, ...], only: bool) -> None:
+    """A fact that was read and is wrong is never hidden behind a system that did not answer."""
+    gates = Gates()
+    for number, reason in enumerate(reasons):
+        gates.result(number).note("a test", None, "failed", reason)
+    gates.result(0).note("another test", None, "passed", None)
+    assert gates.failed_only_to_read is only
+
+
 @pytest.mark.parametrize("outcomes", [[], ["skipped"], ["skipped", "skipped"]])
 def test_gate_closes_when_no_test_ran(outcomes: list[str]) -> None:
     """A phase without executed tests does not count as passed."""
