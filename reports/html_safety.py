@@ -17,13 +17,10 @@ from html import escape
 from typing import Any
 from urllib.parse import urlsplit
 
+from fixtures.journal.words import visible
+
 _VOID = frozenset({"br", "hr", "img", "input", "link", "meta", "col"})
 _NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9-]*\Z")
-# C0 and C1 controls, and the characters that reorder or hide text: a log line that reads "ok" because an
-# override reversed it is shown as what it is.
-_INVISIBLE = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
-)
 
 
 class Html(str):
@@ -34,8 +31,7 @@ class Html(str):
 
 def text(value: object) -> Html:
     """A value as escaped text, with control and direction-changing characters made visible."""
-    shown = _INVISIBLE.sub(lambda found: f"\N{WHITE SQUARE}{ord(found.group()):04X}", str(value))
-    return Html(escape(shown, quote=True))
+    return Html(escape(visible(str(value)), quote=True))
 
 
 def raw(markup: str) -> Html:

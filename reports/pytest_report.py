@@ -17,6 +17,7 @@ import pytest
 from pytest_metadata.plugin import metadata_key  # type: ignore[import-untyped]
 
 from fixtures.journal.redaction import Redactor
+from fixtures.journal.words import cut, visible
 from reports import JUNIT, REPORT
 from reports.html_safety import Html, h, text
 
@@ -118,7 +119,7 @@ class AuditPlugin:
         A wrapper, because the terminal's own wrapper prints the failures and warnings before any plain hook runs.
         """
         for warning in terminalreporter.stats.get("warnings", ()):
-            warning.message = self.redactor.clean(warning.message)
+            warning.message = self._harmless(warning.message)
         return (yield)
 
     @pytest.hookimpl(optionalhook=True)
@@ -140,8 +141,8 @@ class AuditPlugin:
         prefix.append(_unfinished(self.run_dir))
 
     def _clean(self, report: pytest.TestReport | pytest.CollectReport) -> None:
-        """Take secrets out of everything a report carries; a text without any keeps its form and its colours."""
-        clean = self.redactor.clean
+        """Take secrets and control characters out of what a report carries; a text without any keeps its form."""
+        clean = self._harmless
         longrepr: Any = report.longrepr
         if isinstance(longrepr, tuple) and len(longrepr) == 3:
             path, line, reason = longrepr
@@ -161,6 +162,10 @@ class AuditPlugin:
                 (clean(name), self.redactor.clean_value(value)) for name, value in report.user_properties
             ]
             self._clean_extras(getattr(report, "extras", ()))
+
+    def _harmless(self, text: str) -> str:
+        """The text without secrets, and without characters by which a remote text could control a terminal."""
+        return visible(cut(self.redactor.clean(text)))
 
     def _clean_extras(self, extras: Iterable[dict[str, Any]]) -> None:
         for extra in extras:
