@@ -36,3 +36,14 @@ def test_run_past_its_fault_ends_with_exit_4(reference_night: ReferenceNight, wo
     ran = world_pool.run("--health", "--fault", "switch-hangs", "--roster", str(world_pool.roster)).demand(4)
     assert ran.summary["exit"] == 4
     assert [one["id"] for one in ran.summary["findings"] if "--fault" in one["what"]] == ["fault-not-reached"]
+
+
+def test_run_past_the_act_of_a_person_ends_with_exit_4(
+    reference_night: ReferenceNight, world_pool: WorldPool
+) -> None:
+    """In a converged world nothing is proposed, so nobody can comment on the proposal; a finding says so."""
+    assert reference_night.applied.ran.exit == 0
+    world_pool.lay(CONVERGED)
+    roster = ("--roster", str(world_pool.roster))
+    ran = world_pool.run("--health", "--fault", "comment-on-proposal", *roster).demand(4)
+    assert [one["id"] for one in ran.summary["findings"] if "--fault" in one["what"]] == ["fault-not-reached"]
