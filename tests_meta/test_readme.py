@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,24 @@ def test_options_in_the_pages_exist() -> None:
     found = {option for page in (README, *PAGES) for option in options_of(page.read_text())}
     assert {"--plan", "--health", "--fault"} <= found
     assert found - own - others == set()
+
+
+def test_commands_in_readme_run_in_a_fresh_shell() -> None:
+    """Debian has no ``python`` and no ``pytest`` on its path: each command names them in the environment."""
+    blocks = re.findall(r"^```\n(.*?)^```", README.read_text(), re.M | re.S)
+    lines = [line.strip() for block in blocks for line in block.splitlines()]
+    assert any(line.startswith(".venv/bin/pytest phases/") for line in lines)
+    assert [line for line in lines if re.match(r"(pytest|python|pip|muster) ", line)] == []
+
+
+def test_site_file_is_not_committed_by_accident() -> None:
+    """git ignores the site.toml that README says to make; the example is not ignored (positive control)."""
+
+    def ignored(path: str) -> bool:
+        return subprocess.run(["git", "check-ignore", "-q", path], cwd=ROOT, check=False).returncode == 0
+
+    assert ignored("site.toml")
+    assert not ignored("fixtures/config/site.example.toml")
 
 
 def test_exits_in_readme_are_those_of_the_code() -> None:
