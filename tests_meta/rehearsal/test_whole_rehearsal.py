@@ -24,6 +24,7 @@ from fixtures.rehearsal.initial_state import night
 from tests_meta.muster_runs import CONVERGED, ROOT, WorldPool, command, environment, processes_of
 from tests_meta.reference_night import RecordedRun, ReferenceNight
 from tests_meta.rehearsal.ci_world import until
+from tests_meta.reports.statements import Finished, untrue_statements
 from tests_meta.world_view import POLL_FILE, WorldView
 
 RECIPES = night.RECIPES
@@ -58,6 +59,12 @@ def test_the_verdicts_are_told_in_one_word(reference_night: ReferenceNight) -> N
     )
     verdicts = [recorded_run.ran.summary["verdict"] for recorded_run in chapters]
     assert verdicts == ["planned", "converged", "unchanged", "unchanged"]
+
+
+@pytest.mark.parametrize("name", ENDED)
+def test_each_record_states_only_what_is_so(reference_night: ReferenceNight, name: str) -> None:
+    """Each statement of report and summary agrees with the journal; faults and other endings: `test_faults`."""
+    assert untrue_statements(Finished(getattr(reference_night, name).ran)) == []
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

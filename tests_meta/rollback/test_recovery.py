@@ -16,6 +16,7 @@ from fixtures.journal.reader import read
 from tests_meta.muster_runs import LIMIT_S, ROOT, command, environment
 from tests_meta.parallel_worlds import MIRRORED, SEEDED, ParallelWorld, leftovers, live_differences
 from tests_meta.rehearsal.ci_world import until
+from tests_meta.reports.statements import Finished, untrue_statements
 from tests_meta.rollback.snapshots import suspend_world
 from tests_meta.world_view import WorldView
 
@@ -197,6 +198,7 @@ def test_rollback_prevented_by_the_network_is_completed_by_recover(
     assert f"settling {journal.parent.name}" in recovery.output
     assert changeable.world_state().poll_set == before.poll_set
     assert live_differences(before, changeable.world_state()) == []
+    assert untrue_statements(Finished(recovery)) == []
     assert read(journal).of("end")[-1]["settled_by"] == recovery.folder.name if recovery.folder else False
     assert "rollback-failed" in (journal.parent / "summary.json").read_text()
     assert "settling" not in changeable.visit("--recover", reports=reports).demand(0).output

@@ -16,6 +16,7 @@ from tests_meta.parallel_worlds import (
     in_parallel_worlds,
     live_differences,
 )
+from tests_meta.reports.statements import Finished, untrue_statements
 
 # For each signal: the world before the run, the signal, the boundary, and the number of signals.
 MOMENTS: dict[str, tuple[str, str, str, int]] = {
@@ -89,3 +90,10 @@ def test_record_of_an_interrupted_run_is_complete(stopped: Mapping[str, Future[F
     assert ran.lines[-1]["type"] == "end"
     assert ran.lines[-1]["exit"] == ran.summary["exit"] == ran.exit
     assert "Traceback" not in ran.output
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_record_of_an_interrupted_run_is_true(stopped: Mapping[str, Future[FaultRun]], moment: str) -> None:
+    """What the record says was done, undone and left agrees with the journal and the world."""
+    fault_run = stopped[moment].result()
+    assert untrue_statements(Finished(fault_run.ran, fault_run.before, fault_run.after)) == []
