@@ -9,7 +9,9 @@ import base64
 import contextlib
 import getpass
 import os
+import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -26,7 +28,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fixtures.clients import probe_script as sections
-from fixtures.clients.host import HostReader, HostWriter
+from fixtures.clients.host import HostReader, HostWriter, shell_command
 from fixtures.clients.ssh_config import HostAddress
 from fixtures.errors import BadSetting, Refused, Unknown, Unreachable, WrongHost
 from fixtures.rehearsal.host.keys import key_pair
@@ -403,15 +405,55 @@ def test_truncated_probe_output_is_rejected(texts: list[tuple[bytes, bytes, int]
         sections.parse(cut, commands, where="host")
 
 
-def test_a_greeting_of_the_login_shell_is_no_output_of_a_command(far: RunningSshServer) -> None:
-    """root's .bashrc prints a line for every session, on both streams; a command's output is its own."""
+def test_what_a_login_shell_prints_is_no_output_of_a_command(far: RunningSshServer) -> None:
+    """What a login shell prints before and after a command, on both streams, is no part of the command's output."""
     session = far.paths.libexec / "session"
     quiet = session.read_text()
-    session.write_text(f"printf 'Welcome, 3 updates pending'; echo 'last login: today' >&2\n{quiet}")
+    talking = quiet.replace("exec ", "")
+    session.write_text(
+        f"printf 'Welcome, 3 updates pending'; echo 'last login: today' >&2\n{talking}\nleft=$?\n"
+        "echo 'good bye'; echo 'logged out' >&2; exit $left\n"
+    )
     reader = HostReader(far.address)
     try:
-        result = reader.probe("echo answer; echo warning >&2", limit_s=LIMIT_S)
+        result = reader.probe("echo answer; echo warning >&2; exit 7", limit_s=LIMIT_S)
+        held = HostWriter(far.address).hold("echo '@own held'; exec cat >/dev/null")
+        first = held.first_line(limit_s=LIMIT_S, marker="@own ")
+        held.end()
     finally:
         reader.close()
         session.write_text(quiet)
-    assert (result.stdout, result.stderr) == ("answer\n", "warning\n")
+    assert (result.stdout, result.stderr, result.exit_status) == ("answer\n", "warning\n", 7)
+    assert first == "held"
+
+
+def test_output_with_any_bytes_is_whole(host: HostWriter) -> None:
+    """NUL bytes, a line of a megabyte, invalid UTF-8 and text that looks like a frame are output like any other."""
+    found = answered(host, {
+        "nul": "printf 'a\\000b'",
+        "long": "head -c 1000000 /dev/zero | tr '\\0' x; echo; echo end",
+        "broken": "printf '\\377\\376 \\303'",
+        "framed": "printf '\\n@section nul AAAA AAAA .\\n@muster-begin\\n\\036'",
+        "after": "echo after",
+    })  # fmt: skip
+    assert found["nul"].data == b"a\0b"
+    assert [len(line) for line in found["long"].lines] == [1_000_000, 3]
+    assert found["broken"].data == b"\xff\xfe \xc3"
+    assert found["framed"].data == b"\n@section nul AAAA AAAA .\n@muster-begin\n\x1e"
+    assert found["after"].lines == ["after"]
+    assert host.probe("printf 'a\\000b\\n@muster-0\\n'", limit_s=LIMIT_S).stdout == "a\0b\n@muster-0\n"
+
+
+SCRIPT = """printf '%s\\n' "it's" 'back\\slash' '\\' "\\\\" '!!' 'ünï'; exit 3"""
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash", "dash", "zsh", "fish", "tcsh", "busybox"])
+def test_script_means_the_same_under_any_login_shell(shell: str) -> None:
+    """What a login shell sees of a script has no sign that shells read differently; those that are here agree on it."""
+    command = shell_command(SCRIPT)
+    assert re.fullmatch(r"""/bin/sh -c 'eval "\$\(echo [A-Za-z0-9+/=]+ \| base64 -d\)"'""", command)
+    if program := shutil.which(shell):
+        words = [program, "sh", "-c"] if shell == "busybox" else [program, "-c"]
+        done = subprocess.run([*words, command], capture_output=True, check=False)
+        expected = ["it's", "back\\slash", "\\", "\\", "!!", "ünï"]
+        assert (done.stdout.decode().splitlines(), done.returncode) == (expected, 3), done.stderr
