@@ -6,9 +6,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
-from datetime import date
+from dataclasses import asdict, replace
+from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,12 +20,18 @@ from fixtures.clients.nixos import Checkout, Generation, Identity, System, UnitS
 from fixtures.config.known_failure import KnownFailure
 from fixtures.config.site import Site, load_site
 from fixtures.deploy.host_facts import environment_digests, lasting_units, wrong_facts
-from fixtures.journal.host_memory import HealthyHost
+from fixtures.deploy.host_health import judge_facts
+from fixtures.journal.host_memory import HealthyHost, HostMemory, WrongSince, recall_host
+from fixtures.journal.lines import FILE_NAME
+from fixtures.journal.reader import StoredJournal, read
+from fixtures.journal.writer import Journal
 from fixtures.survey import HostState
 from tests_meta.config.site_files import MINIMAL, write
 
 ACTIVE = UnitState("active", "running")
+REMOTE = "https://git.autonomic.zone/recipe-maintainers/cc-ci.git"
 EXITED = UnitState("active", "exited")
+CHECKOUT = Checkout("f" * 40, "main", (), (), REMOTE)
 HEALTHY_HOST = HostState(
     identity=Identity("0" * 32, "nixos", "/dev/sda1"),
     clock_skew_s=0.0,
@@ -32,7 +39,7 @@ HEALTHY_HOST = HostState(
     failed_units=frozenset(),
     own_units=frozenset(),
     alerts=frozenset(),
-    checkout=Checkout("f" * 40, "main", (), (), "https://forge/cc-ci.git"),
+    checkout=CHECKOUT,
     checkout_poll_file=None,
     poll_file_changed=None,
     bridge=BridgeTask(
@@ -83,15 +90,21 @@ def with_system(running: str, profile: str, number: int) -> HostState:
     return replace(HEALTHY_HOST, system=System(running, Generation(number, profile)))
 
 
+def with_checkout(branch: str, remote: str) -> HostState:
+    return replace(HEALTHY_HOST, checkout=replace(CHECKOUT, branch=branch, remote=remote))
+
+
 @pytest.mark.parametrize(
     "host",
     [
+        pytest.param(with_checkout("main", REMOTE.replace("://", "://bot:secret@")), id="a remote with a login"),
+        pytest.param(with_checkout("main", "git@git.autonomic.zone:recipe-maintainers/cc-ci"), id="a remote by ssh"),
         pytest.param(HEALTHY_HOST, id="nothing happened"),
         pytest.param(
             replace(HEALTHY_HOST, bridge=replace(HEALTHY_HOST.bridge, task_id="task2")), id="restarted bridge"
         ),
         pytest.param(
-            replace(with_system("/nix/store/c", "/nix/store/c", 43), checkout=Checkout("e" * 40, "main", (), (), "")),
+            replace(with_system("/nix/store/c", "/nix/store/c", 43), checkout=replace(CHECKOUT, head="e" * 40)),
             id="a new head was deployed",
         ),
         pytest.param(with_system("/nix/store/b-nixos", "/nix/store/b-nixos", 40), id="the same system, renumbered"),
@@ -120,6 +133,9 @@ def test_harmless_events_are_not_wrong(site: Site, host: HostState) -> None:
         (with_system("/nix/store/a", "/nix/store/b-nixos", 42), "host-system-running"),
         (with_system("/nix/store/a", "/nix/store/a", 41), "host-system-built"),
         (replace(HEALTHY_HOST, alerts=frozenset({"x.json"})), "host-alert-x.json"),
+        (with_checkout("experiment", REMOTE), "host-checkout-branch"),
+        (with_checkout("main", "https://evil.example/recipe-maintainers/cc-ci.git"), "host-checkout-remote"),
+        (with_checkout("main", REMOTE.replace("recipe-maintainers", "somebody")), "host-checkout-remote"),
         (replace(HEALTHY_HOST, incomplete_services={"drone_app": "0/1"}), "host-service-drone_app"),
     ],
 )  # fmt: skip
@@ -237,3 +253,67 @@ def test_own_sign_of_life_has_to_change(tmp_path: Path) -> None:
     assert not parse_life(watch(0, own="echo same"), limit_s=1.0).alive
     counting = f"echo x >> {tmp_path}/polls; cat {tmp_path}/polls"
     assert parse_life(watch(0, own=counting), limit_s=1.0).alive
+
+
+def stored(folder: Path, name: str, *, rehearsal: bool, **line: Any) -> StoredJournal:
+    """A record with one line about the host."""
+    (folder / name).mkdir()
+    journal = Journal(folder / name / FILE_NAME)
+    journal.write("run", run=name, rehearsal=rehearsal)
+    journal.write("host-health", **line)
+    journal.close()
+    return read(folder / name / FILE_NAME)
+
+
+def test_rehearsals_and_real_runs_do_not_share_a_memory(tmp_path: Path) -> None:
+    """A real run takes over what the latest real run recorded, and a rehearsal what the latest rehearsal did."""
+    wrong_since = {"host-alert-x": {"since": "2026-06-01T00:00:00+00:00", "before_first_look": True}}
+    healthy = asdict(RECORD) | {"units": sorted(RECORD.units)}
+    real = stored(
+        tmp_path, "real", rehearsal=False, first_look="2026-06-01T00:00:00Z", wrong=wrong_since, healthy=healthy
+    )
+    rehearsed = stored(
+        tmp_path, "rehearsed", rehearsal=True, first_look="2026-06-02T00:00:00Z", wrong={}, healthy=None
+    )
+    found = recall_host(iter([rehearsed, real]), rehearsal=False)
+    assert found.healthy == RECORD
+    assert found.wrong["host-alert-x"].before_first_look
+    assert recall_host(iter([real, rehearsed]), rehearsal=True).wrong == {}
+    assert recall_host(iter([]), rehearsal=False).first_look is None
+
+
+@pytest.mark.parametrize(
+    ("recorded", "known_until", "status"),
+    [
+        ({}, "", "new"),
+        ({"host-alert-x.json": WrongSince(None, before_first_look=False)}, "", "new"),
+        ({"host-alert-x.json": WrongSince(None, before_first_look=True)}, "", "before"),
+        ({}, "9999-12-31", "known"),
+        ({}, "2020-01-01", "expired"),
+    ],
+)
+def test_record_and_site_decide_what_a_wrong_fact_means(
+    site: Site, recorded: dict[str, WrongSince], known_until: str, status: str
+) -> None:
+    """A fact is new unless the first look saw it or the site accepts it until a day that has not passed."""
+    known = (
+        [KnownFailure(what="x.json", reason="known", until=date.fromisoformat(known_until))]
+        if known_until
+        else []
+    )
+    accepting = replace(site, host=replace(site.host, known_failures=tuple(known)))
+    alert = replace(HEALTHY_HOST, alerts=frozenset({"x.json"}))
+    memory = HostMemory(datetime(2026, 6, 1, tzinfo=UTC), recorded, RECORD)
+    (one,) = judge_facts(
+        accepting, memory, alert, baseline=alert, today=date(2026, 6, 2), now=datetime(2026, 6, 2, tzinfo=UTC)
+    )
+    assert one.status == status
+
+
+def test_first_look_finds_what_was_wrong_before_it_and_fails_over_what_it_broke(site: Site) -> None:
+    """Without a record, what the baseline shows was wrong before; what came since is new."""
+    alert = replace(HEALTHY_HOST, alerts=frozenset({"x.json"}))
+    now = datetime(2026, 6, 2, tzinfo=UTC)
+    (before,) = judge_facts(site, HostMemory(), alert, baseline=alert, today=now.date(), now=now)
+    (new,) = judge_facts(site, HostMemory(), alert, baseline=HEALTHY_HOST, today=now.date(), now=now)
+    assert (before.status, new.status) == ("before", "new")

@@ -48,9 +48,9 @@ def git(folder: Path, *arguments: str, date: str = "") -> str:
 class World:
     """One converged world with a small roster, and its acts."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, parallel: ParallelWorld | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.parallel = ParallelWorld(folder / "world", ROSTER)
+        self.parallel = parallel or ParallelWorld(folder / "world", ROSTER)
         self._folder = folder
 
     @property

@@ -19,6 +19,7 @@ import pytest
 
 from tests_meta import people
 from tests_meta.bare_commits import commit_file
+from tests_meta.health.world import World
 from tests_meta.muster_runs import Ran
 from tests_meta.parallel_worlds import SEEDED, ParallelWorld, leftovers
 from tests_meta.people import Person, git
@@ -47,6 +48,11 @@ class Scenario:
     folder: Path
     reports: Path
     kept: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def acts(self) -> World:
+        """What people and servers do in this world."""
+        return World(self.folder / "acts", self.parallel_world)
 
     @property
     def world_view(self) -> WorldView:
@@ -149,6 +155,43 @@ def bridge_loses_a_repository(scenario: Scenario) -> None:
     people.deploy_bridge_without(scenario.parallel_world, "mumble")
 
 
+def bridge_is_restarted(scenario: Scenario) -> None:
+    """Deploy another bridge by hand, and then the one of its unit again."""
+    world = scenario.acts
+    world.deploy_bridge({"cc-ci-bridge:": "cc-ci-bridge:x"})
+    world.redeploy_bridge()
+
+
+def job_runs(scenario: Scenario) -> None:
+    scenario.acts.on_host("systemd-run --unit=nightly-job true")
+
+
+def alert_comes_and_goes(scenario: Scenario) -> None:
+    """Write an alert, and take it back, as a service does that recovers."""
+    alert = scenario.acts.host_folder / "var/lib/ci-warm/alerts/20260603T031500Z-backups-late.json"
+    alert.write_text("{}")
+    alert.unlink()
+
+
+def pull_request_is_opened(scenario: Scenario) -> None:
+    """Open a pull request on hedgedoc's mirror, as somebody who works on it."""
+    world = scenario.acts
+    world.set_ref("hedgedoc", "refs/heads/feature", world.commit("hedgedoc", {"feature.txt": "x"}))
+    body = {"head": "feature", "base": "main", "title": "A feature"}
+    world.api("POST", f"/repos/{world.org}/hedgedoc/pulls", body)
+
+
+def host_is_rebooted(scenario: Scenario) -> None:
+    """Shut the host down and start it again, with the same system."""
+    scenario.parallel_world.end()
+    scenario.parallel_world.start()
+
+
+def build_is_in_progress(scenario: Scenario) -> None:
+    """Leave a build of hedgedoc that does not end."""
+    scenario.acts.build("hedgedoc", status="running", finished=0).__enter__()
+
+
 def uneventful(verdict: str = "unchanged") -> Night:
     return Night(verdict=verdict)
 
@@ -174,10 +217,10 @@ NIGHTS: tuple[Night, ...] = (
         # cc-ci has suites of recipes that are not on this roster.
         issues=frozenset({"opened covered-but-unpolled"}),
     ),
-    uneventful(),
-    uneventful(),
+    Night(bridge_is_restarted),
+    Night(job_runs),
     Night(upstream_moves, verdict="converged", changes=frozenset({"sync-main"})),
-    uneventful(),
+    Night(pull_request_is_opened),
     Night(mirror_is_overwritten, exit=1, verdict="failed", issues=frozenset({"opened mirror-hedgedoc"})),
     Night(exit=1, verdict="failed"),
     Night(mirror_is_restored, issues=frozenset({"said mirror-hedgedoc", "closed mirror-hedgedoc"})),
@@ -197,7 +240,7 @@ NIGHTS: tuple[Night, ...] = (
     ),
     uneventful(),
     Night(host_boots_an_old_generation, verdict="converged", changes=frozenset({"switch"})),
-    uneventful(),
+    Night(host_is_rebooted),
     Night(bridge_loses_a_repository, verdict="converged", changes=frozenset({"restart-bridge"})),
     uneventful(),
     Night(upstream_moves, killed_at="acted sync-main"),
@@ -205,8 +248,8 @@ NIGHTS: tuple[Night, ...] = (
     uneventful(),
     Night(hours_since=48, issues=frozenset({"opened nights-missed"})),
     Night(issues=frozenset({"said nights-missed", "closed nights-missed"})),
-    uneventful(),
-    uneventful(),
+    Night(alert_comes_and_goes),
+    Night(build_is_in_progress),
     uneventful(),
     uneventful(),
 )
@@ -321,7 +364,9 @@ def _without_counts(world: dict[str, object]) -> str:
 def test_thirty_nights_have_the_expected_results(scenario: Scenario) -> None:
     """Every night has its expected verdict, changes and notifications: upstream moves, a mirror is overwritten, a
     recipe fails, a known failure is fixed, a recipe is added, the host boots an old system, the bridge loses a
-    repository, a run is killed, a night is missed. Old reports are pruned."""
+    repository, a run is killed, a night is missed. On the other nights the bridge is restarted, a job runs, somebody
+    opens a pull request, the host is rebooted, an alert comes and goes, and a build is in progress: nothing is found.
+    Old reports are pruned."""
     assert len(NIGHTS) == 30
     wrong: dict[str, list[str]] = {}
     for number, night in enumerate(NIGHTS):
