@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import getpass
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_ssh_private_key,
+)
 
 from fixtures.clients import ssh_config
 from fixtures.clients.host import HostReader
@@ -282,3 +289,27 @@ def test_agent_that_is_gone_is_named(
     (tmp_path / "config").write_text("IdentityFile none\n")
     with pytest.raises(MusterError, match=r"ssh-agent at .*gone does not answer"):
         visit(HostAddress(**{**vars(far.address), "identity_file": None, "ssh_config": tmp_path / "config"}))
+
+
+def test_key_with_a_passphrase_is_used_from_the_agent(
+    far: RunningSshServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An identity file with a passphrase is no obstacle if ssh-agent holds its key; its public half says which."""
+    if shutil.which("ssh-agent") is None:
+        pytest.skip("ssh-agent is not installed here")
+    place, key = tmp_path / "agent", tmp_path / "key"
+    plain = load_ssh_private_key((far.folder / "id_ed25519").read_bytes(), None)
+    assert isinstance(plain, Ed25519PrivateKey)
+    lock = BestAvailableEncryption(b"secret")
+    key.write_bytes(plain.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, lock))
+    key.chmod(0o600)
+    agent = subprocess.Popen(["ssh-agent", "-D", "-a", str(place)], stdout=subprocess.PIPE)
+    try:
+        assert agent.stdout is not None
+        agent.stdout.readline()  # printed when it listens
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(place))
+        subprocess.run(["ssh-add", "-q", str(far.folder / "id_ed25519")], check=True, capture_output=True)
+        assert visit(HostAddress(**{**vars(far.address), "identity_file": key})) == "here\n"
+    finally:
+        agent.terminate()
+        agent.communicate()
