@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,12 +23,13 @@ class Laboratory:
     folder: Path
     _usual: dict[str, frozenset[str]] = field(default_factory=dict)
 
-    def run(self, mode: str) -> Ran:
-        """One run with the healthy record as its only history."""
+    def run(self, mode: str, *more: str, env: Mapping[str, str] | None = None) -> Ran:
+        """One run with the healthy record as its only history; `more` are further arguments."""
         reports = self.folder / "reports"
         shutil.rmtree(reports, ignore_errors=True)
         shutil.copytree(self.record, reports, symlinks=True)
-        return self.world.parallel.visit(*(["--health"] if mode == "health" else []), reports=reports)
+        health = ["--health"] if mode == "health" else []
+        return self.world.parallel.visit(*health, *more, reports=reports, env=env)
 
     def usual(self, mode: str) -> frozenset[str]:
         """The findings of a run in the healthy world; asserts that it is healthy."""
