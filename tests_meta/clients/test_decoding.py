@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -200,6 +201,28 @@ def test_unreadable_answer_to_a_write_is_unknown(http: Http, server: HttpServer)
     with pytest.raises(Unknown):
         writer.commit_files("org/ghost", [], message="m", branch="main")
     assert len(server.asked) == 3
+
+
+def test_builds_that_could_not_be_read_are_known_by_their_recipe(http: Http, server: HttpServer) -> None:
+    """`null` is no list of builds, and the recipe of a build that could not be read is named where that can be read."""
+    drone = DroneReader(http, http, repository="org/ci", results_path="/{build}")
+    server.will_say(None)
+    with pytest.raises(Malformed, match="builds"):
+        list(drone.builds())
+    server.will_say([{**BUILD, "created": -1, "params": {"RECIPE": "ghost"}}, {"number": "x"}, "build", BUILD])
+    assert [build.number for build in drone.builds()] == [3]
+    assert drone.unreadable_builds_of("RECIPE") == {"ghost"}
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", gzip.compress(b"x" * 9999)[:-9]], ids=["empty", "HTML", "cut"])
+def test_archive_that_is_not_whole_is_malformed(http: Http, server: HttpServer, body: bytes) -> None:
+    """An archive is checked to its end, because a part of it has a part of the files."""
+    forge = ForgeReader(http, bot="bot")
+    server.will(Answer(body=gzip.compress(b"x")), Answer(404), Answer(body=body))
+    assert forge.archive("org/ci", SHA)
+    assert forge.archive("org/ci", SHA) is None
+    with pytest.raises(Malformed, match=r"tar\.gz"):
+        forge.archive("org/ci", SHA)
 
 
 # -- paging -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,68 @@
+"""What the host's commands print is checked as it is read: an answer of another form is unknown, never a value."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from fixtures.clients import nixos
+from fixtures.clients.decoding import Malformed
+from fixtures.clients.git import parse_advertisement
+from fixtures.clients.probe_script import Section
+from fixtures.survey import clock_skew_s, read_poll_commit
+
+SHA = "a" * 40
+
+
+def section(text: str, status: int = 0, error: str = "") -> Section:
+    return Section(text, status, error, text.encode())
+
+
+def test_time_and_commits_of_the_poll_file_are_read_or_refused() -> None:
+    """A file in no commit is known to be in none; a failed or garbled git is `Malformed`, not "in none"."""
+    assert read_poll_commit(section(f"1780359180\n{SHA}\n{'b' * 40}\n")) == (
+        datetime.fromtimestamp(1780359180, UTC),
+        frozenset({SHA, "b" * 40}),
+    )
+    assert read_poll_commit(section("")) == (None, frozenset())
+    for odd in (
+        section("", 128, "fatal: bad object"),
+        section(f"{SHA}\n1780359180\n"),
+        section("1780359180\n"),
+        section(f"{'9' * 5000}\n{SHA}\n"),
+        section(f"-5\n{SHA}\n"),
+        section(f"1780359180\n{SHA}\nWelcome!\n"),
+    ):
+        with pytest.raises(Malformed, match="poll file"):
+            read_poll_commit(odd)
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "-1", "nan", "inf", "Welcome to nixos"])
+def test_clock_that_cannot_be_read_is_no_skew_of_zero(text: str) -> None:
+    """The host's clock is a number of seconds, or `Malformed`; a date without nanoseconds is read too."""
+    sent = datetime.now(UTC) - timedelta(seconds=1)
+    assert abs(clock_skew_s(f"{sent.timestamp() - 60:.0f}.%N\n", sent) + 60) < 2
+    with pytest.raises(Malformed, match="clock"):
+        clock_skew_s(text, sent)
+
+
+def test_checkouts_head_is_a_commit_id() -> None:
+    """Anything but a commit id is `Malformed`: a head that seems to differ would be a reason to deploy."""
+    names = ("head", "branch", "status", "submodules", "remote")
+    sections = {f"checkout-{name}": section("") for name in names} | {"checkout-head": section(f"{SHA}\n")}
+    assert nixos.parse_checkout(sections).head == SHA
+    for odd in (f"{SHA}\n\x00", f"{SHA} (grafted)", "main", "", "-" + SHA):
+        with pytest.raises(Malformed, match="head"):
+            nixos.parse_checkout(sections | {"checkout-head": section(odd)})
+
+
+def test_pull_request_with_a_strange_number_is_left_out() -> None:
+    """Digits of other scripts and endless numbers are no numbers of pull requests."""
+
+    def packet(line: str) -> bytes:
+        return b"%04x%b" % (len(line.encode()) + 4, line.encode())
+
+    lines = [f"{SHA} refs/pull/{number}/head\n" for number in ("7", "²", "9" * 5000, "x")]
+    data = packet("# service=git-upload-pack\n") + b"0000" + b"".join(map(packet, lines)) + b"0000"
+    assert parse_advertisement(data, where="x").pulls == {7: SHA}
