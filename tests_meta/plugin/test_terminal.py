@@ -140,6 +140,7 @@ def test_summary_has_verdict_counts_and_status_line(show, state: str) -> None:  
     assert any(row.startswith(word) for row in shown.rows), shown.text
     assert re.search(r"^mirrored (\d+/19|not checked)  covered", shown.text, re.M)
     assert re.search(r"^muster: [A-Z-]+ ", shown.text, re.M)
+    assert ("\nRegressions\n  ! " in shown.text) is (state in ("rolled-back", "rollback-failed"))
     green = f"\x1b[32m{state.upper()}".encode() in shown.raw
     assert green is (state in ("converged", "unchanged", "recovered"))
 
@@ -186,3 +187,5 @@ def test_wrap_keeps_the_text_and_the_width(columns: int) -> None:
     assert ("+", Style.GOOD) in rows[0].pieces
     assert all(row.text.startswith("      ") for row in rows[1:])
     assert wrap(Line(()), columns) == [Line(())]
+    command = line("      git ls-remote https://forge.example.org/" + "x" * columns, to_copy=True)
+    assert wrap(command, columns) == [command]
