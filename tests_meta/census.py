@@ -123,6 +123,8 @@ def _differs(settings: WorldSettings, view: WorldView, census: Census, kept: Kep
                 yield f"{what} is there again"
             elif kept.value and kept.value not in commits and now != kept.value:
                 yield f"{what} is not at {kept.value[:10]}"
+        case Kind.COMMIT:
+            return  # somebody rewrote it; it may be gone
         case Kind.PULL | Kind.ISSUE:
             if census.states.get(kept.where) is not (kept.value == "closed"):
                 yield f"{what} is not {kept.value}"

@@ -1,8 +1,8 @@
 """Other people at work during a run: nothing of theirs is undone or lost, muster says what they did, and the exit is
 right. And the reverse: what muster breaks is still rolled back while they are at work.
 
-By default the busy night is run, alone and with one fault; ``MUSTER_ALL_FAULTS=1`` runs every act alone, and the busy
-night with every fault that ends with exit 11.
+By default the busy night is run, alone and with one fault, and one act alone; ``MUSTER_ALL_FAULTS=1`` runs every act
+alone, and the busy night with every fault that ends with exit 11.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NIGHT = "busy-night"
 OF_PEOPLE = {act.name for act in ACTS}
 ROLLED_BACK = sorted(entry.name for entry in FAULTS.values() if entry.exit == 11 and entry.name not in OF_PEOPLE)
 BROKEN = [name for name in ROLLED_BACK if ALL or name == "switch-breaks-bridge"]
-ALONE = [act.name for act in ACTS] if ALL else []
+ALONE = [act.name for act in ACTS] if ALL else ["edit-poll-file"]
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,8 @@ def lost(run: PeopleRun) -> list[str]:
         line
         for line in run.before.missing_in(run.after)
         if not any(line.startswith((f"{name}:", f"discussion {name}#")) for name in removed)
-        and not any(
-            f"{line.split(': tag ')[0]} refs/tags/{line.split(': tag ')[-1]}" == where for where in removed
-        )
+        and not any(where.replace(" refs/tags/", ": tag ") == line for where in removed)
+        and not any(where.replace(" ", ": commit ").startswith(line) for where in removed)
     ]
     return [*gone, *run.undone]
 
