@@ -79,6 +79,8 @@ def test_live_line_stays_on_one_row_and_is_erased(show, columns: int) -> None:  
     assert any("a mirror" in text for text in shown.redrawn), "the failed wait was not shown"
     assert max(width_of(text) for text in shown.redrawn) < columns
     assert not [row for row in shown.rows if row.startswith("  … ")]
+    assert any("a\\x1b[2J" in text for text in shown.redrawn), "the hostile state was not shown"
+    assert b"\x1b[2J" not in shown.raw
     assert len([row for row in shown.rows if "for the verdict of build 114" in row]) == 1
 
 
