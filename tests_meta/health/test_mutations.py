@@ -20,7 +20,7 @@ from tests_meta.muster_runs import ROOT
 __all__ = ["laboratory"]
 
 # How many days CI takes to run every mutation once.
-SHARES = 1 if os.environ.get("MUSTER_LONG") else 4
+SHARES = 1 if os.environ.get("MUSTER_LONG") else 6
 
 
 def share_of(day: int, mutations: tuple[Mutation, ...], *, shares: int) -> tuple[Mutation, ...]:
@@ -46,7 +46,7 @@ def test_a_healthy_world_has_nothing_to_name_after_all_mutations(laboratory: Lab
 
 def test_every_mutation_is_due_once_in_a_round() -> None:
     """The shares of consecutive days hold every mutation, and none twice."""
-    due = [one.name for day in range(4) for one in share_of(day, MUTATIONS, shares=4)]
+    due = [one.name for day in range(6) for one in share_of(day, MUTATIONS, shares=6)]
     assert sorted(due) == sorted(one.name for one in MUTATIONS)
 
 
