@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from fixtures.clients.bridge import BridgeTask
-from fixtures.clients.bridge_configuration import configured_environment
+from fixtures.clients.bridge_configuration import configuration_command, configured_environment
 from fixtures.clients.bridge_life import parse_life, watch_command
 from fixtures.clients.nixos import Checkout, Generation, Identity, System, UnitState
 from fixtures.config.known_failure import KnownFailure
@@ -317,3 +317,31 @@ def test_first_look_finds_what_was_wrong_before_it_and_fails_over_what_it_broke(
     (before,) = judge_facts(site, HostMemory(), alert, baseline=alert, today=now.date(), now=now)
     (new,) = judge_facts(site, HostMemory(), alert, baseline=HEALTHY_HOST, today=now.date(), now=now)
     assert (before.status, new.status) == ("before", "new")
+
+
+def test_unit_is_read_with_its_script_and_the_stack_file_that_the_script_names(tmp_path: Path) -> None:
+    """The command prints the unit, its script, and of the store's files that it names the one with the poll set."""
+    (store := tmp_path / "nix/store").mkdir(parents=True)
+    (store / "abc-stack.json").write_text('["POLL_REPOS=o/cc-ci","POLL_INTERVAL=30"]\n')
+    (store / "abc-other.json").write_text('["POLL_INTERVAL=99"]\n')
+    (store / "abc-start").write_text(
+        f"docker stack deploy -c {store}/abc-stack.json x; cat {store}/abc-other.json\n"
+    )
+    (programs := tmp_path / "bin").mkdir()
+    systemctl = programs / "systemctl"
+    shows = f"ExecStart={{ path=/bin/sh ; argv[]=/bin/sh {store}/abc-start ; }}"
+    systemctl.write_text(f"#!/bin/sh\necho 'Environment=MODE=x'\necho '{shows}'\n")
+    systemctl.chmod(0o755)
+    shown = subprocess.run(
+        ["/bin/sh", "-c", configuration_command("deploy-bridge.service", "POLL_REPOS")],
+        env={"PATH": f"{programs}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    found = configured_environment(shown, ["POLL_REPOS", "POLL_INTERVAL", "MODE"])
+    assert found == {
+        "POLL_REPOS": frozenset({"o/cc-ci"}),
+        "POLL_INTERVAL": frozenset({"30"}),
+        "MODE": frozenset({"x"}),
+    }
