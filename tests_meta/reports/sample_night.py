@@ -40,7 +40,15 @@ ORG = "recipe-maintainers"
 FORGE = "https://forge.example.org"
 DRONE = "https://drone.example.org"
 PHASES = ("preflight", "mirrors", "suite", "enrollment", "deploy", "triggers", "resume")
-EXITS = {"failed": 1, "drift": 1, "planned": 10, "rolled-back": 11, "rollback-failed": 12, "withheld": 13}
+EXITS = {
+    "failed": 1,
+    "drift": 1,
+    "unreachable": 1,
+    "planned": 10,
+    "rolled-back": 11,
+    "rollback-failed": 12,
+    "withheld": 13,
+}
 
 
 def sha(seed: str) -> str:

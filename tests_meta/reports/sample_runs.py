@@ -54,6 +54,7 @@ STATES = (
     "withheld",
     "recovered",
     "interrupted",
+    "unreachable",
 )
 
 MODES = {"planned": "plan", "unchanged": "health", "drift": "health", "recovered": "recover"}
@@ -298,6 +299,34 @@ def _stopped(night: Night) -> None:
     night.end("interrupted", stopped_by="SIGTERM")
 
 
+def _unreachable(night: Night) -> None:
+    """The host is dead: every test that reads it fails for one reason, and nothing after phase 0 runs."""
+    dead = "host ci.example.org: expected an answer, could not connect (No route to host)."
+    do = "Check that the machine runs and that this one can reach it."
+    unread = roll(night.recipes, wanting={}, proven=PROVEN)
+    for row in unread.values():
+        row["polled"] = {"ok": None, "evidence": {"bridge": "not read"}}
+    night.journal.write("roll", moment="baseline", recipes=unread)
+
+    def body() -> None:
+        for number in range(25):
+            night.assertion(
+                0,
+                f"host_fact_{number}",
+                f"fact {number} of the host is as expected",
+                outcome="failed",
+                expected="no problem",
+                seen=dead,
+                message=f"{dead} {do}",
+                cause=dead,
+                do=do,
+            )
+
+    night.phase(0, body)
+    night.journal.write("roll", moment="final", recipes=unread)
+    night.end("unreachable")
+
+
 _STORIES: Mapping[str, Callable[[Night], None]] = {
     "converged": _converged,
     "unchanged": _unchanged,
@@ -310,6 +339,7 @@ _STORIES: Mapping[str, Callable[[Night], None]] = {
     "recovered": _recovered,
     "interrupted": _interrupted,
     "stopped": _stopped,
+    "unreachable": _unreachable,
 }
 
 

@@ -150,10 +150,10 @@ def test_history_lists_every_run(tmp_path: Path) -> None:
     page = (tmp_path / "index.html").read_text()
     runs = page.partition('class="plain runs"')[2]
     assert re.findall(r'<th scope="row"><a href="runs/([0-9]{8})', runs) == [
-        f"202606{day:02d}" for day in range(11, 1, -1)
+        f"202606{day:02d}" for day in range(12, 1, -1)
     ]
-    strip = page.partition('aria-label="mumble: 4 green, 0 red in 10 runs"')[2].partition("</svg>")[0]
-    assert re.findall(r'class="([gro])"', strip) == list("ggogoooogo")
+    strip = page.partition('aria-label="mumble: 5 green, 0 red in 11 runs"')[2].partition("</svg>")[0]
+    assert re.findall(r'class="([gro])"', strip) == list("ggogoooogog")
     assert "12 changes" in runs
     assert "6 pending" in runs
 

@@ -48,6 +48,7 @@ HEADLINES = {
     "withheld": "Withheld",
     "recovered": "Recovered",
     "interrupted": "Interrupted",
+    "unreachable": "Unreachable",
 }
 
 

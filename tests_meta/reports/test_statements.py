@@ -90,6 +90,17 @@ def test_failures_of_one_cause_are_one_task(tmp_path: Path) -> None:
     assert "24 more for this reason" in report(record, None)
 
 
+def test_dead_host_is_one_task_and_no_figure(tmp_path: Path) -> None:
+    """A host that does not answer is one action with 24 more below it, and what it would have said is no zero."""
+    record = load(write(tmp_path, "unreachable"))
+    (task,) = [one for one in tasks(record) if one.severity is Severity.ACTION]
+    assert (len(task.consequences), task.do) == (
+        24,
+        "Check that the machine runs and that this one can reach it.",
+    )
+    assert "polled was not looked at" in lede(record)
+
+
 def test_first_failure_of_a_recipe_explains_its_others(tmp_path: Path) -> None:
     """Of one recipe in one phase the first failure is the task; four recipes with the same failure are one task."""
     two = [assertion(f"test_{name}[x]", phase=1, recipe="recipe-0") for name in ("made", "head")]
