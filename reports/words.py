@@ -106,12 +106,12 @@ def _figure(record: RunRecord, column: str) -> str:
 def _changes_made(record: RunRecord) -> str:
     if record.mode == "plan" or record.planned:
         return f"{plural(len(record.planned), 'change')} would be made."
-    made = [change for change in record.changes if change.stands or change.undone]
-    if not made:
-        return "No change was made."
-    undone = sum(change.undone for change in made)
-    text = f"{plural(len(made), 'change was', 'changes were')} made"
-    return f"{text}, {undone} undone." if undone else f"{text}."
+    unknown = sum(change.is_open and change.undo is None for change in record.changes)
+    made = sum(change.stands or change.undone for change in record.changes) - unknown
+    undone = sum(change.undone for change in record.changes)
+    text = f"{plural(made, 'change was', 'changes were')} made" if made else "No change was made"
+    text += f", {undone} undone" if undone else ""
+    return f"{text}; the outcome of {unknown} is not known." if unknown else f"{text}."
 
 
 def _and(words: list[str]) -> str:

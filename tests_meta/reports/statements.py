@@ -146,11 +146,12 @@ def _origin(one: Finished) -> Iterator[str]:
 def _counts(one: Finished) -> Iterator[str]:
     """How many changes the page says were made and undone."""
     lede = one.words('<p class="lede">', "</p>")
-    made = [change for change in one.changes if change.stands or change.undone]
+    known = [change for change in one.changes if change.undo or change.result in ("done", "failed")]
+    made = [change for change in known if change.stands or change.undone]
     undone = sum(change.undone for change in made)
     if one.summary["mode"] in ("plan", "recover") or one.of("planned"):
         return
-    said = re.search(r"([\d,]+) changes? (?:was|were) made(?:, (\d+) undone)?\.", lede)
+    said = re.search(r"([\d,]+) changes? (?:was|were) made(?:, (\d+) undone)?[.;]", lede)
     if (int(said[1]) if said else 0, int(said[2] or 0) if said else 0) != (len(made), undone):
         yield f"{len(made)} made and {undone} undone, but the page says: {lede}"
     if not said and one.of("end")[-1]["exit"] != 4 and "No change was made" not in lede:

@@ -205,6 +205,7 @@ def test_killed_run_is_told_from_a_stopped_one(tmp_path: Path) -> None:
     record = load(write(tmp_path, "interrupted"))
     assert record.cut_off
     assert "did not come to its end" in record.meaning
+    assert lede(record).endswith("9 changes were made; the outcome of 1 is not known.")
     assert any("recovers what was left open" in task.do for task in tasks(record))
 
 
