@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from fixtures.clients import nixos
 from fixtures.clients.decoding import Malformed
 from fixtures.clients.git import parse_advertisement
-from fixtures.clients.probe_script import Section
+from fixtures.clients.probe_script import Section, parse
+from fixtures.errors import Unreachable
 from fixtures.survey import clock_skew_s, read_poll_commit
 
 SHA = "a" * 40
@@ -66,3 +68,13 @@ def test_pull_request_with_a_strange_number_is_left_out() -> None:
     lines = [f"{SHA} refs/pull/{number}/head\n" for number in ("7", "²", "9" * 5000, "x")]
     data = packet("# service=git-upload-pack\n") + b"0000" + b"".join(map(packet, lines)) + b"0000"
     assert parse_advertisement(data, where="x").pulls == {7: SHA}
+
+
+def test_garbled_frame_of_a_section_is_a_cut_answer() -> None:
+    """Bytes that are not ASCII in the encoded part of a section make it unreadable, and nothing else."""
+    coded = base64.b64encode(b"text 0").decode()
+    whole = f"@section a {coded}  .\n"
+    assert parse(whole, {"a": "x"}, where="host")["a"].text == "text"
+    for odd in (f"@section a \ufffd{coded}  .\n", "@section a !!!  .\n", f"@section a {coded[:-3]}  .\n"):
+        with pytest.raises(Unreachable, match="cut before a"):
+            parse(odd, {"a": "x"}, where="host")
