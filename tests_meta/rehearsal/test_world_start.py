@@ -64,6 +64,18 @@ def test_refused_settings_leave_no_folder(tmp_path: Path, monkeypatch: pytest.Mo
     assert list(tmp_path.iterdir()) == []
 
 
+def test_slow_start_ends_at_its_limit_and_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the limit the world is taken down in order; the message names the limit."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(rehearsal_world, "READY_LIMIT_S", 0.2)
+    with pytest.raises(WorldBroken, match=r"not ready within 0\.2 s"):
+        rehearsal_world.start(folder=None, pace=0.02)
+    assert processes_of(str(tmp_path / "muster-world-")) == []
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_world_starts_again_after_a_failed_start(tmp_path: Path) -> None:
     """A first start that fails halfway does not prevent the next one; files of others are refused and kept."""
     folder = tmp_path / "world"
