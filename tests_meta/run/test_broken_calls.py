@@ -2,10 +2,12 @@
 
 The calls are enumerated from a run (`tests_meta.run.broken_calls_plugin`). muster retries reads, so one run in which
 all reads fail once must converge. Writes are never retried blindly: each write fails in a separate run, which must
-converge or report the failure, and must not leave a partial change. By default the mirrors and suites exist before
-the run; one kind of read failure and a sample of the writes are tested, chosen by ``MUSTER_SEED`` (default: the
-date). ``MUSTER_ALL_CALLS=1`` tests all writes of a whole run and every read that never gets an answer;
-``MUSTER_ALL_CALLS=writes`` omits those reads.
+converge or report the failure, and must not leave a partial change. If all calls are tested, the run after a reported
+failure must converge and the one after that change nothing: a passing failure never becomes a lasting one.
+
+By default the mirrors and suites exist before the run; one kind of read failure and a sample of the writes are tested,
+chosen by ``MUSTER_SEED`` (default: the date). ``MUSTER_ALL_CALLS=1`` tests all writes of a whole run and every read
+that never gets an answer; ``MUSTER_ALL_CALLS=writes`` omits those reads.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from datetime import date
 
 import pytest
 
+from tests_meta.muster_runs import Ran
 from tests_meta.parallel_worlds import (
     MIRRORED,
     SEEDED,
@@ -66,12 +69,29 @@ def run_with_broken_calls(parallel_world: ParallelWorld, state: str, failure: st
     """Run muster while these calls fail, or every read fails once."""
     parallel_world.begin(state)
     try:
-        before = parallel_world.world_state()
-        env = {"MUSTER_BREAK": failure, "MUSTER_BREAK_AT": "\n".join(calls)}
-        ran = parallel_world.visit(*PLUGIN, env=env)
-        return FaultRun(before, ran, parallel_world.world_state())
+        return _break(parallel_world, failure, *calls)
     finally:
         parallel_world.end()
+
+
+def _break(parallel_world: ParallelWorld, failure: str, *calls: str) -> FaultRun:
+    before = parallel_world.world_state()
+    env = {"MUSTER_BREAK": failure, "MUSTER_BREAK_AT": "\n".join(calls)}
+    ran = parallel_world.visit(*PLUGIN, env=env)
+    return FaultRun(before, ran, parallel_world.world_state())
+
+
+def run_until_unchanged(parallel_world: ParallelWorld, first: Ran) -> list[str]:
+    """How the runs after `first` differ from what they should be: one that converges, and one that changes nothing."""
+    wrong = []
+    if first.exit != 0:
+        second = parallel_world.visit(reports=first.reports)
+        wrong += [] if second.exit == 0 else [f"the next run: exit {second.exit}: {sorted(second.failed)[:3]}"]
+    last = parallel_world.visit(reports=first.reports)
+    if (last.exit, last.summary["verdict"]) != (0, "unchanged"):
+        kinds = [change["kind"] for change in last.summary["changes"]]
+        wrong.append(f"the last run: exit {last.exit}, changes {kinds}, failed {sorted(last.failed)[:3]}")
+    return wrong
 
 
 def partial_changes(fault_run: FaultRun) -> list[str]:
@@ -169,11 +189,16 @@ def test_failed_call_leaves_no_partial_change(
     chosen: list[tuple[Call, str]],
     record_property: Callable[[str, object], None],
 ) -> None:
-    """Each run converges or reports the failure, and leaves a consistent world."""
+    """Each run converges or reports the failure, and leaves a consistent world; the next runs make up for it."""
     wrong: dict[str, list[str]] = {}
     for call, failure in chosen:
-        fault_run = run_with_broken_calls(parallel_world, call.state, failure, call.name)
-        point, found = f"{failure}: {call.name}", partial_changes(fault_run)
+        parallel_world.begin(call.state)
+        try:
+            fault_run = _break(parallel_world, failure, call.name)
+            point, found = f"{failure}: {call.name}", partial_changes(fault_run)
+            found += run_until_unchanged(parallel_world, fault_run.ran) if ALL else []
+        finally:
+            parallel_world.end()
         print(f"{point}: exit {fault_run.ran.exit} {found or 'correct'}", flush=True)
         wrong |= {point: found} if found else {}
     writes = sum(1 for call in calls if call.writes)
@@ -182,3 +207,22 @@ def test_failed_call_leaves_no_partial_change(
         f"calls of a run: {len(calls)}, {writes} of them write; {len(chosen)} broken (MUSTER_SEED={SEED})",
     )
     assert wrong == {}
+
+
+def test_upstream_that_lacks_its_repository_for_one_night_leaves_no_lasting_failure(
+    parallel_world: ParallelWorld,
+) -> None:
+    """The others are enrolled; the next run appends the recipe and converges, and the one after it changes nothing."""
+    parallel_world.begin(SEEDED)
+    try:
+        with parallel_world.breaking({"listener": "upstream", "path": "/mumble\\.git/", "action": "status:404"}):
+            ran = parallel_world.visit()
+        assert ran.exit == 1
+        assert all(title.endswith(": mumble") for title in ran.failed), ran.failed
+        enrolled = parallel_world.world_state().polled(RECIPES)
+        assert "mumble" not in enrolled
+        assert enrolled != []
+        assert run_until_unchanged(parallel_world, ran) == []
+        assert parallel_world.world_state().polled(RECIPES) == [*enrolled, "mumble"]
+    finally:
+        parallel_world.end()
