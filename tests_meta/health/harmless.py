@@ -71,18 +71,6 @@ def a_person_made_a_repository(world: World) -> Iterator[None]:
     yield
 
 
-@mutation(survives="A new entry in the register's form is somebody's work.")
-def a_person_deferred_work(world: World) -> Iterator[None]:
-    """DEFERRED.md has a new entry."""
-    text = world.view.git("cc-ci", "show", "main:machine-docs/DEFERRED.md")
-    entry = (
-        "### 2026-06-04 — ghost-theme\n- [ ] **What:** a newer theme\n**Filed by:** builder, phase 7\n"
-        "**Reason for deferral:** upstream\n**Re-entry trigger:** a release\n**Linked IDEA / BACKLOG:** none\n"
-    )
-    with world.ccci({"machine-docs/DEFERRED.md": f"{text}\n\n{entry}"}):
-        yield
-
-
 @mutation(survives="A unit that was not there before is not missed, and it has not failed.")
 def a_new_unit_runs(world: World) -> Iterator[None]:
     """The host has a new service."""

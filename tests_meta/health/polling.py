@@ -81,7 +81,6 @@ def the_bridge_polls_one_repository_more(world: World) -> Iterator[None]:
     test("it is polled: ghost"),
     also=(
         test("the bridge watches every recipe"),
-        test("a new bridge polls the new set"),
         test("it has passed muster: ghost"),
         test("the deferred work is released: ghost: backup pull request 1"),
     ),
