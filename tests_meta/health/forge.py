@@ -231,9 +231,7 @@ def upstreams_head_is_another_branch(world: World) -> Iterator[None]:
         git(bare, "symbolic-ref", "HEAD", MAIN)
 
 
-@mutation(
-    survives="Upstream moves at any time; the site's grace is not over, and the next apply moves the mirror."
-)
+@mutation(finding("mirror-behind-ghost"), health=0, apply=0)
 def a_mirror_is_behind_for_a_minute(world: World) -> Iterator[None]:
     """Upstream's main moved a moment ago."""
     with world.ref("ghost", MAIN, world.commit("ghost", {"new.txt": "new"}, upstream=True), upstream=True):
