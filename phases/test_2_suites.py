@@ -15,8 +15,8 @@ from fixtures.mirrors.forge_health import ForgeHealth
 from fixtures.run.context import Context
 from fixtures.run.expectation import Expectation
 from fixtures.run.gates import Gate
+from fixtures.run.provenance import PROPOSALS
 from fixtures.suites.fixture import Suites
-from fixtures.suites.proposals import PROPOSALS
 
 pytestmark = pytest.mark.dependency(depends=["phase 1"], scope="session")
 

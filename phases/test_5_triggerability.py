@@ -96,6 +96,22 @@ def test_its_latest_verdict_is_not_newly_red(
     )
 
 
+def test_its_green_build_is_borne_out(
+    recipe: str, context: Context, triggers: Triggers, expect: Expectation
+) -> None:
+    """A green build has results in which tests of the recipe's own suite passed, and none failed."""
+    expect.only_if_known(context.mode is not Mode.PLAN, f"the class of the verdict of {recipe}")
+    verdict = triggers.verdicts[recipe]
+    doubt = verdict.latest.doubt if verdict.latest else None
+    expect.true(
+        f"the results of the latest green build of {recipe}",
+        doubt is None or not doubt.contradicts,
+        expected="own tests that passed, and none that failed",
+        seen=verdict.words,
+        check=verdict.build_url,
+    )
+
+
 def test_its_known_red_entry_is_valid(
     recipe: str, context: Context, triggers: Triggers, expect: Expectation
 ) -> None:

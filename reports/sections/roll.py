@@ -29,6 +29,8 @@ _CLASSES: Mapping[str, tuple[str, str]] = {
     "red-before": ("red, as found", "n"),
     "flaky": ("flaky", "k"),
     "environmental": ("infrastructure failure", "k"),
+    "stale": ("green, but stale", "k"),
+    "unproven": ("green build, not proven", "n"),
     "too-old": ("green, too old", "k"),
 }
 _LABELS = {"build_url": "build", "comment_url": "comment", "suite_commit": "suite at", "verdict_at": "at"}

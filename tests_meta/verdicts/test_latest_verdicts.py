@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.config.roster import KnownRed
+from fixtures.journal.kinds import Answer
 from fixtures.rehearsal.drone_embedded import model
 from tests_meta.rehearsal.ci_world import ORG, World, running
 from tests_meta.verdicts.verdict_world import NIGHT, SUITE, Nights, Planted, findings, plant
@@ -44,7 +45,7 @@ FIRST = {
     "limited": "environmental",
     "lost": "environmental",
     "ancient": "too-old",
-    "remembered": "green",
+    "remembered": "unproven",
     "untested": "none",
     "running": "green",
 }
@@ -134,6 +135,7 @@ def test_findings_have_stable_ids_and_severities(nights: Nights) -> None:
         "flaky-unstable": "warning",
         "environmental-limited": "warning",
         "environmental-lost": "warning",
+        "unproven-remembered": "warning",
         "verdicts-too-old": "warning",
         "verdicts-missing": "info",
     }
@@ -149,13 +151,14 @@ def test_a_night_without_news_makes_no_request_for_verdicts(nights: Nights) -> N
     first, _ = nights.look(ROSTER)
     second, recipes = nights.look(ROSTER, at=NIGHT + timedelta(days=1))
     # 10 results; steps and log of 5 reds (the sixth build itself says that its runner was lost); a status with its
-    # results; main and the open pull request of the recipe without a verdict.
-    assert first.context.request_counts()["news"] == 10 + 2 * 5 + 2 + 2
+    # results; main and the open pull request of the recipe without a verdict; the list of builds to its end.
+    assert first.context.request_counts()["news"] == 10 + 2 * 5 + 2 + 2 + 2
     assert second.context.request_counts()["news"] == 0
     assert {name: one.verdict_class for name, one in recipes.items()} == FIRST
     assert recipes["limited"].latest
     assert recipes["limited"].latest.infrastructure_failure
-    assert second.context.request_counts()["drone"] == 2
+    # The account, the builds, and a seventh of the remembered verdicts' evidence again.
+    assert second.context.request_counts()["drone"] == 2 + 2
 
 
 def test_a_red_after_the_first_look_is_new_until_it_is_green_or_in_the_roster(
@@ -241,3 +244,58 @@ def test_records_of_another_site_are_ignored(nights: Nights, world: World) -> No
     run, _ = nights.look({"broken": None}, at=NIGHT + timedelta(days=1))
     site.write_text(kept)
     assert run.context.request_counts()["news"] == 3
+
+
+FOREIGN: dict[str, dict[str, object]] = {
+    "not started by the bridge's account": {"sender": "mallory", "suite": "f" * 40},
+    "of another branch of cc-ci": {"branch": "a-suite-of-mine"},
+    "is no commit": {"head": "main"},
+    "dated in the future": {"hours": -24 * 365 * 20},
+}
+
+
+@pytest.mark.parametrize("why", FOREIGN)
+def test_build_that_the_bridge_did_not_start_does_not_replace_a_verdict(
+    nights: Nights, world: World, why: str
+) -> None:
+    """A red stays red whatever a stranger builds; the build is named, and one of the bridge counts (control)."""
+    build: dict[str, object] = {"number": 500, "recipe": "broken", "head": world.head("broken"), "hours": 1}
+    plant(world.settings, [Planted(**(build | FOREIGN[why]))])  # type: ignore[arg-type]
+    run, recipes = nights.look({"broken": None})
+    assert recipes["broken"].verdict_class == "red-before"
+    (foreign,) = [one for one in run.record.findings if one.id == "foreign-build-broken"]
+    assert why in foreign.what
+    plant(world.settings, [Planted(**build)])  # type: ignore[arg-type]
+    _, recipes = nights.look({"broken": None}, at=NIGHT + timedelta(days=1), verdict_age_d=3650)
+    assert recipes["broken"].verdict_class == "green"
+    plant(world.settings, [Planted(**(build | {"sender": "mallory"}))])  # type: ignore[arg-type]
+
+
+def test_green_that_its_results_contradict_is_no_green(nights: Nights, world: World) -> None:
+    """The build says success and results.json says that a test failed: unproven, urgent, and tested first."""
+    failed = {"functional/test_front.py::test_front": "fail"}
+    plant(
+        world.settings, [Planted(number=600, recipe="running", head=world.head("running"), hours=1, tests=failed)]
+    )
+    run, recipes = nights.look({"running": None})
+    assert recipes["running"].verdict_class == "unproven"
+    assert "tests failed in its results.json" in recipes["running"].words
+    assert findings(run) == {"unproven-running": "action"}
+    assert run.record.verdicts["running"].green is Answer.UNKNOWN
+
+
+def test_changed_evidence_of_a_remembered_verdict_is_found_within_a_week(nights: Nights, world: World) -> None:
+    """A few results are read again each night; one that says something else is read anew and reported."""
+    results = world.settings.ci_dir / "runs" / "200" / "results.json"
+    kept = results.read_text()
+    for day in range(2):
+        run, recipes = nights.look(ROSTER, at=NIGHT + timedelta(days=day), verdict_age_d=3650)
+        assert recipes["calm"].verdict_class == "green"
+    results.write_text(kept.replace('"pass"', '"fail"'))
+    seen = []
+    for day in range(2, 9):
+        run, recipes = nights.look(ROSTER, at=NIGHT + timedelta(days=day), verdict_age_d=3650)
+        seen.append((findings(run).get("evidence-changed-calm"), recipes["calm"].verdict_class))
+    results.write_text(kept)
+    assert ("action", "unproven") in seen
+    assert seen[-1] == (None, "unproven")

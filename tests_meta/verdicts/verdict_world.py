@@ -45,6 +45,8 @@ class Planted:
     log: str = "recipe-ci: exit 1\n"
     error: str = ""
     suite: str = SUITE
+    sender: str = ""
+    branch: str = "main"
     tests: Mapping[str, str] = field(default_factory=lambda: {"functional/test_front.py::test_front": "pass"})
 
 
@@ -78,7 +80,8 @@ def _build(settings: WorldSettings, one: Planted) -> Build:
         error=one.error,
         ref="refs/heads/main",
         source="main",
-        sender=settings.bot,
+        sender=one.sender or settings.bot,
+        target=one.branch,
         params={"RECIPE": one.recipe, "REF": one.head, "PR": "1"},
         created=finished - 402,
         started=0 if one.status == model.PENDING else finished - 400,
