@@ -112,6 +112,22 @@ def test_its_green_build_is_borne_out(
     )
 
 
+def test_its_green_is_not_stale_for_long(
+    recipe: str, context: Context, triggers: Triggers, expect: Expectation
+) -> None:
+    """A green whose suite, pipeline or head changed since is a finding at once, and fails after the site's limit."""
+    expect.only_if_known(context.mode is not Mode.PLAN, f"the class of the verdict of {recipe}")
+    verdict, limit_d = triggers.verdicts[recipe], context.site.limits.verdict_age_d
+    stale_d = (context.started - verdict.since).total_seconds() / 86_400
+    expect.true(
+        f"the latest green of {recipe}",
+        verdict.verdict_class is not VerdictClass.STALE or stale_d <= limit_d,
+        expected=f"of the suite, pipeline and head in use, or stale for at most {limit_d} days",
+        seen=verdict.words,
+        check=verdict.build_url,
+    )
+
+
 def test_its_known_red_entry_is_valid(
     recipe: str, context: Context, triggers: Triggers, expect: Expectation
 ) -> None:

@@ -12,8 +12,8 @@ import pytest
 from fixtures.config.roster import KnownRed
 from fixtures.journal.kinds import Answer
 from fixtures.rehearsal.drone_embedded import model
-from tests_meta.rehearsal.ci_world import ORG, World, running
-from tests_meta.verdicts.verdict_world import NIGHT, SUITE, Nights, Planted, findings, plant
+from tests_meta.rehearsal.ci_world import ORG, World, commit_tree, git, running
+from tests_meta.verdicts.verdict_world import NIGHT, Nights, Planted, findings, plant
 
 FAIL = {"restore/test_restore.py::test_marker": "fail", "functional/test_front.py::test_front": "pass"}
 LIMIT = "Error response from daemon: toomanyrequests: You have reached your pull rate limit.\n"
@@ -108,7 +108,7 @@ def test_each_latest_verdict_gets_its_class(nights: Nights) -> None:
     assert {name: one.verdict_class for name, one in recipes.items()} == FIRST
 
 
-def test_a_verdict_names_its_head_age_tests_and_suite(nights: Nights) -> None:
+def test_a_verdict_names_its_head_age_tests_and_suite(nights: Nights, world: World) -> None:
     """The head is main, an open pull request, or a commit that is no longer a head; the failed test is named."""
     _, recipes = nights.look(ROSTER)
     assert recipes["calm"].about == "the current main"
@@ -117,7 +117,7 @@ def test_a_verdict_names_its_head_age_tests_and_suite(nights: Nights) -> None:
     calm, broken = recipes["calm"].latest, recipes["broken"].latest
     assert calm is not None
     assert broken is not None
-    assert calm.suite_commit == SUITE
+    assert calm.suite_commit == world.head("cc-ci")
     assert calm.tests == (("custom::functional/test_front.py::test_front", "passed"),)
     assert "custom::restore/test_restore.py::test_marker" in recipes["broken"].words
     assert recipes["broken"].age_s == pytest.approx(6 * 3600 - 13 * 60)
@@ -299,3 +299,46 @@ def test_changed_evidence_of_a_remembered_verdict_is_found_within_a_week(nights:
     results.write_text(kept)
     assert ("action", "unproven") in seen
     assert seen[-1] == (None, "unproven")
+
+
+@pytest.mark.parametrize(
+    ("path", "stale"),
+    [
+        ("tests/mended/functional/test_front.py", True),
+        ("tests/_generic/test_generic_install.py", True),
+        ("runner/harness/http.py", True),
+        (".drone.yml", True),
+        ("tests/other/functional/test_front.py", False),
+        ("README.md", False),
+    ],
+)
+def test_green_of_an_older_suite_is_stale(nights: Nights, world: World, path: str, stale: bool) -> None:
+    """A change of the suite, of what it shares, or of the pipeline makes a green stale the same night."""
+    roster: dict[str, KnownRed | None] = {"ancient": None, "mended": None}
+    _, before = nights.look(roster, verdict_age_d=3650)
+    assert before["mended"].verdict_class == "green"
+    bare, head = world.settings.forge_dir / "repos" / ORG / "cc-ci.git", world.head("cc-ci")
+    commit_tree(bare, "main", {path: "# changed\n"}, parent=head)
+    try:
+        run, after = nights.look(roster, at=NIGHT + timedelta(days=1), verdict_age_d=3650)
+    finally:
+        git(bare, "update-ref", "refs/heads/main", head)
+    assert after["mended"].verdict_class == ("stale" if stale else "green")
+    assert (after["mended"].since == run.context.started) == stale
+    assert (findings(run).get("stale-mended") == "warning") == stale
+    assert (path in after["mended"].words) == stale
+    assert run.context.request_counts()["news"] == 0
+
+
+def test_green_of_another_head_is_stale(nights: Nights, world: World) -> None:
+    """When the recipe's main moved on from the tested head, the green says nothing about it."""
+    roster: dict[str, KnownRed | None] = {"mended": None}
+    nights.look(roster, verdict_age_d=3650)
+    bare, head = world.settings.forge_dir / "repos" / ORG / "mended.git", world.head("mended")
+    commit_tree(bare, "main", {"compose.yml": "version: '3.9'\n"}, parent=head)
+    try:
+        _, after = nights.look(roster, at=NIGHT + timedelta(days=1), verdict_age_d=3650)
+    finally:
+        git(bare, "update-ref", "refs/heads/main", head)
+    assert after["mended"].verdict_class == "stale"
+    assert head[:10] in after["mended"].words

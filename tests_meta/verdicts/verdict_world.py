@@ -27,15 +27,18 @@ from fixtures.run.run import Run
 from fixtures.triggers.fixture import read_and_classify
 from fixtures.verdicts.classes import RecipeVerdict
 from tests_meta.in_process_run import close_run, open_run
+from tests_meta.rehearsal.ci_world import ORG, git
 
 NIGHT = datetime(2026, 6, 2, 0, 13, tzinfo=UTC)
 TODAY = NIGHT.date()
-SUITE = "5" * 40
 
 
 @dataclass(frozen=True, kw_only=True)
 class Planted:
-    """One build of the past: hours before (or, negative, after) the first night, and what it left."""
+    """One build of the past: hours before (or, negative, after) the first night, and what it left.
+
+    `suite` is the commit of cc-ci; empty: its head at the time of planting.
+    """
 
     number: int
     recipe: str
@@ -44,7 +47,7 @@ class Planted:
     status: str = model.SUCCESS
     log: str = "recipe-ci: exit 1\n"
     error: str = ""
-    suite: str = SUITE
+    suite: str = ""
     sender: str = ""
     branch: str = "main"
     tests: Mapping[str, str] = field(default_factory=lambda: {"functional/test_front.py::test_front": "pass"})
@@ -75,7 +78,7 @@ def _build(settings: WorldSettings, one: Planted) -> Build:
     return Build(
         number=one.number,
         event=model.EVENT_CUSTOM,
-        after=one.suite,
+        after=one.suite or git(settings.forge_dir / "repos" / ORG / "cc-ci.git", "rev-parse", "refs/heads/main"),
         status=one.status,
         error=one.error,
         ref="refs/heads/main",
