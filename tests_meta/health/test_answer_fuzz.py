@@ -77,7 +77,9 @@ class Belief:
 
     @property
     def comparable(self) -> Survey:
-        host = self.survey.host and replace(self.survey.host, clock_skew_s=0.0)
+        host = self.survey.host
+        if host is not None:  # without what only tells how much later it was read
+            host = replace(host, clock_skew_s=0.0, bridge=replace(host.bridge, age_s=0.0))
         return replace(self.survey, taken=datetime(2026, 6, 2, tzinfo=UTC), host=host, problems={})
 
 
