@@ -21,7 +21,7 @@ from fixtures.rehearsal import world
 from fixtures.rehearsal.faults.effects import Needs
 from fixtures.rehearsal.faults.table import FAULTS, needing
 from fixtures.rehearsal.parts import choose, find_gitea
-from fixtures.rehearsal.settings import WorldSettings
+from fixtures.rehearsal.settings import SEEDED, WorldSettings
 from tests_meta.muster_runs import WorldPool, muster
 from tests_meta.parallel_worlds import FaultRun, ParallelWorld, in_parallel_worlds
 from tests_meta.reference_night import ReferenceNight, run_reference_night
@@ -137,6 +137,7 @@ def test_a_kept_world_keeps_its_forge(tmp_path: Path) -> None:
     folder.mkdir()
     drawn = dict.fromkeys((*world.TOKENS,), "0" * 40) | dict.fromkeys(world.PORTS, 1)
     WorldSettings(root=folder, pace=0.02, **drawn).save()  # type: ignore[arg-type]
+    (folder / SEEDED).touch()
     parts = choose(["forge=gitea"], gitea=str(a_gitea(tmp_path)))
     with pytest.raises(BadSetting, match="was made with forge=embedded and keeps it"):
         world.start(folder=folder, pace=0.02, parts=parts)

@@ -72,7 +72,8 @@ def outcomes(servers: Servers, folder: Path, domain: str, *paths: str, recipe: s
     """Run suites against `domain`; every test by its id, and whether it passed."""
     junit = folder / "junit.xml"
     argv = [sys.executable, "-I", "-B", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull]
-    argv += [f"--rootdir={CCCI}", "--import-mode=importlib", f"--junitxml={junit}", "-o", "junit_family=xunit1"]
+    argv += [f"--rootdir={CCCI}", f"--confcutdir={CCCI}", "--import-mode=importlib"]
+    argv += [f"--junitxml={junit}", "-o", "junit_family=xunit1"]
     environment = {
         "PATH": os.environ["PATH"],
         "RECIPE": recipe,
