@@ -179,7 +179,7 @@ def the_checkouts_origin_is_another_repository(world: World) -> Iterator[None]:
     git(checkout, "remote", "set-url", "origin", was)
 
 
-@mutation(test("the baseline is complete"), when=When.OFFLINE, restores=False)
+@mutation(test("every stack is complete"), when=When.OFFLINE, restores=False)
 def there_is_no_bridge(world: World) -> Iterator[None]:
     """The bridge's service was removed, and its unit does not deploy it any more."""
     file = world.host_folder / "var/lib/docker/swarm.json"
