@@ -124,7 +124,7 @@ def test_configuration_that_ssh_refuses_is_a_bad_setting(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("config", "named"),
     [
-        ("Include conf.d/*\n", "Include"),
+        ("Include FOLDER/includ*\n", "Include"),
         ('Match exec "true"\n  Port 1\n', "Match exec"),
         ("Match localnetwork 10.0.0.0/8\n  Port 1\n", "Match localnetwork"),
         ("match !tagged lan\n  Port 1\n", "Match tagged"),
@@ -135,9 +135,17 @@ def test_configuration_that_ssh_refuses_is_a_bad_setting(tmp_path: Path) -> None
 )
 def test_setting_that_only_ssh_evaluates_is_named(tmp_path: Path, config: str, named: str) -> None:
     """Without OpenSSH's client, a setting that its parser alone evaluates is an error that names it."""
+    (tmp_path / "included").write_text("Port 1\n")
     with pytest.raises(BadSetting, match=named) as caught:
-        route_of(tmp_path, config)
+        route_of(tmp_path, config.replace("FOLDER", str(tmp_path)))
     assert "OpenSSH's client" in str(caught.value)
+
+
+@pytest.mark.usefixtures("without_ssh")
+def test_include_that_matches_no_file_needs_no_ssh(tmp_path: Path) -> None:
+    """An Include of an empty folder, as in Debian's own configuration, changes nothing."""
+    route = route_of(tmp_path, f"Include {tmp_path}/none/*.conf\nHostName box\n")
+    assert route.name == "box"
 
 
 @pytest.mark.usefixtures("without_ssh")

@@ -35,6 +35,7 @@ SITE = """\
 name = "nowhere"
 [forge]
 url = "http://127.0.0.1:9"
+org = "recipe-maintainers"
 token = {{ env = "MUSTER_TEST_TOKEN" }}
 [upstream]
 url = "http://127.0.0.1:9"
