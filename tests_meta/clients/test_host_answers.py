@@ -12,7 +12,7 @@ from fixtures.clients.decoding import Malformed
 from fixtures.clients.git import parse_advertisement
 from fixtures.clients.probe_script import Section, parse
 from fixtures.errors import Unreachable
-from fixtures.survey import clock_skew_s, read_poll_commit
+from fixtures.survey import clock_skew_s, read_poll_commit, read_results
 
 SHA = "a" * 40
 
@@ -38,6 +38,20 @@ def test_time_and_commits_of_the_poll_file_are_read_or_refused() -> None:
     ):
         with pytest.raises(Malformed, match="poll file"):
             read_poll_commit(odd)
+
+
+def test_digests_of_results_are_read_by_build() -> None:
+    """Only whole lines of sha256sum about a build's results count; a host without the folder has none."""
+    lines = [
+        f"{'a' * 64}  71/results.json",
+        f"{'b' * 64}  0/results.json",
+        f"{'c' * 64}  7/../8/results.json",
+        f"{'d' * 63}  9/results.json",
+        f"\\{'e' * 64}  10/results.json",
+        "Welcome to nixos",
+    ]
+    assert read_results(section("\n".join(lines))) == {71: "a" * 64}
+    assert read_results(section("", 1, "cd: /var/lib/cc-ci-runs: No such file or directory")) == {}
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "-1", "nan", "inf", "Welcome to nixos"])

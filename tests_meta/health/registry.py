@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tests_meta.health import access, forge, harmless, host, polling, recipes
+from tests_meta.health import access, evidence, forge, harmless, host, polling, recipes
 from tests_meta.health.mutation import REGISTRY, Mutation
 
-MODULES = (access, forge, recipes, polling, host, harmless)
+MODULES = (access, forge, recipes, evidence, polling, host, harmless)
 MUTATIONS: tuple[Mutation, ...] = tuple(REGISTRY.values())
 
 ABOUT_THE_RUN = "about what this run itself wrote, and a run that writes nothing cannot fail it"
@@ -21,7 +21,6 @@ NOT_FAILED_BY_A_WORLD = {
     "test_its_verdict_covers_these_tests": ABOUT_THE_RUN,
     "test_the_order_of_what_was_polled_is_kept": ABOUT_THE_RUN,
     "test_only_that_value_was_changed": ABOUT_THE_RUN,
-    "test_its_green_build_is_borne_out": "its worlds are those of tests_meta/verdicts",
     "test_its_green_is_not_stale_for_long": "its worlds are those of tests_meta/verdicts",
     "test_its_retest_reported_in_time": "about the retests of --testme",
     "test_a_wrong_clock_is_reported": "asserts that there is a finding, which names the mutation",
