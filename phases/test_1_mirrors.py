@@ -72,7 +72,7 @@ def test_its_head_is_upstreams_head(
 ) -> None:
     expect.after_apply(mirrors[recipe].planned, "its head")
     expect.read(f"mirror {recipe}")
-    if (lag := surveys.lags.get(recipe)) and lag.tolerated:
+    if (lag := surveys.lag_of(recipe)) and lag.tolerated:
         within = f"upstream's head, or at most {context.site.limits.mirror_grace_h} h behind it"
         expect.true("the head of its main", True, expected=within, seen=lag.words)
         return
@@ -108,7 +108,7 @@ def test_it_has_upstreams_tags(
     """It has every tag that upstream has, by name; which commits they name is another test's."""
     expect.after_apply(mirrors[recipe].planned, "its tags")
     expect.read(f"mirror {recipe}")
-    if (lag := surveys.lags.get(recipe)) and lag.tolerated:
+    if (lag := surveys.lag_of(recipe)) and lag.tolerated:
         within = f"upstream's tags, or at most {context.site.limits.mirror_grace_h} h behind them"
         expect.true("its tags", True, expected=within, seen=lag.words)
         return

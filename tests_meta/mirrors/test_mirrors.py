@@ -18,14 +18,16 @@ from fixtures.clients.git import Refs, Remote, Workspace, advertised_refs
 from fixtures.config.roster import load_roster
 from fixtures.config.site import load_site
 from fixtures.errors import Conflict, Refused, Unknown
-from fixtures.journal.kinds import ChangeKind
+from fixtures.journal.kinds import Answer, ChangeKind
 from fixtures.journal.reader import Change
 from fixtures.mirrors.fixture import report_unusable_refs, sync_mirror
 from fixtures.mirrors.step import plan_step
 from fixtures.mirrors.sync import MirrorSync
 from fixtures.mirrors.undo import delete_mirror
 from fixtures.run.outcome import OutcomeState
+from fixtures.run.recipe_status import mirrored
 from fixtures.run.run import Run
+from fixtures.survey import Survey
 from tests_meta.in_process_run import close_run, open_run
 from tests_meta.muster_runs import NIGHT, WorldPool
 from tests_meta.reference_night import prepare_initial_world
@@ -191,6 +193,56 @@ def test_odd_tags_do_not_hold_up_a_mirror(
     assert run.surveys.unmirrored[MISSING] == {"gone", "refused"}
     (found,) = [finding for finding in run.record.findings if finding.id == f"tags-not-mirrored-{MISSING}"]
     assert "gone, refused" in found.what
+
+
+def test_rewritten_upstream_is_not_taken_for_commits_of_the_mirror(
+    run: Run, person: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A main that upstream rewrote after the survey cannot be fetched any more; no ``--force-sync`` is suggested."""
+    behind = next(one for one in run.context.roster.recipes if one.name == "keycloak")
+    seen = run.surveys.now.upstreams[behind.name]
+    gone = replace(seen, branches={**seen.branches, "main": "a" * 40})
+    survey = replace(run.surveys.now, upstreams={**run.surveys.now.upstreams, behind.name: gone})
+    monkeypatch.setattr(run.surveys, "now", survey)
+    outcome = sync_mirror(run, plan_step(behind, survey))
+    assert outcome.state is OutcomeState.FAILED
+    assert "was rewritten during this run" in outcome.message
+    assert "force-sync" not in outcome.message
+
+
+def look(run: Run, *, mirror: Refs, upstream: Refs) -> Survey:
+    now = run.surveys.now
+    return replace(now, mirrors={**now.mirrors, MISSING: mirror}, upstreams={**now.upstreams, MISSING: upstream})
+
+
+@pytest.mark.parametrize(
+    ("mirror", "commits", "tags"),
+    [
+        (Refs("main", {"main": "b" * 40}, {"v1": "b" * 40}), None, 1),
+        (Refs("main", {"main": "a" * 40}, {"v1": "a" * 40}), "not level", 0),
+        (Refs("main", {"main": "b" * 40}), "not level", 0),
+        (Refs("main", {"main": "c" * 40}, {"v1": "b" * 40, "v2": "c" * 40}), "level", 0),
+    ],
+    ids=["as-upstream-was", "pushed-to", "tags-missing-before", "level"],
+)
+def test_mirror_is_behind_during_a_run_only_if_it_has_what_upstream_had(
+    run: Run, mirror: Refs, commits: int | str | None, tags: int
+) -> None:
+    """Upstream that goes on during a run leaves a tolerated lag; a mirror that was never level has none."""
+    had = Refs("main", {"main": "b" * 40}, {"v1": "b" * 40})
+    has = Refs("main", {"main": "c" * 40}, {"v1": "b" * 40, "v2": "c" * 40})
+    surveys = replace(
+        run.surveys,
+        now=look(run, mirror=mirror, upstream=has),
+        earlier=[(0, look(run, mirror=mirror, upstream=had))],
+    )
+    lag, answer = surveys.lag_of(MISSING), mirrored(surveys, MISSING).answer
+    if isinstance(commits, str):
+        assert lag is None
+    else:
+        assert lag is not None
+        assert (lag.commits, lag.tags, lag.tolerated, lag.during_run) == (commits, tags, True, True)
+    assert answer is not Answer.YES or commits != "not level"
 
 
 def test_refs_with_unusable_names_are_a_finding(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,7 @@ NIGHT = "busy-night"
 OF_PEOPLE = {act.name for act in ACTS}
 ROLLED_BACK = sorted(entry.name for entry in FAULTS.values() if entry.exit == 11 and entry.name not in OF_PEOPLE)
 BROKEN = [name for name in ROLLED_BACK if ALL or name == "switch-breaks-bridge"]
+RELEASED = {"release-before-sync": "keycloak", "release-after-sync": "n8n"}
 ALONE = [act.name for act in ACTS] if ALL else ["edit-poll-file"]
 
 
@@ -54,6 +55,7 @@ class PeopleRun:
         pushed = {one.where.split(" ")[0] for one in kept if one.kind is Kind.REF}
         pushed |= {one.where for one in kept if one.kind is Kind.REPOSITORY}
         acted = {act.act for act in self.done}
+        pushed |= {name for act, name in RELEASED.items() if act in acted}
         reasons = {
             "the poll set in git is": "edit-poll-set-later" in acted,
             "the bridge's service polls": "edit-poll-set-later" in acted,
