@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -18,7 +19,6 @@ from tests_meta.verdicts.verdict_world import NIGHT, Nights, Planted, findings, 
 FAIL = {"restore/test_restore.py::test_marker": "fail", "functional/test_front.py::test_front": "pass"}
 LIMIT = "Error response from daemon: toomanyrequests: You have reached your pull rate limit.\n"
 CRASH = "plausible_app.1  task: non-zero exit (1)  Failed 3 minutes ago\nconnection refused\n"
-GONE = "d" * 40
 ALLOWED = KnownRed(reason="restore loses the table", until=date(2027, 6, 2))
 ENDED = KnownRed(reason="restore loses the table", until=date(2026, 6, 1))
 ROSTER: dict[str, KnownRed | None] = {
@@ -54,11 +54,17 @@ FIRST = {
 def past(world: World) -> list[Planted]:
     main = {name: world.head(name) for name in ROSTER}
     change = world.head("known", "change")
+    repositories = world.settings.forge_dir / "repos" / ORG
+    # Commits that the forge still has, and that are no head any more.
+    gone = unnamed_commit(repositories / "broken.git", {"compose.yml": "version: '3.7'\n"})
+    older = git(repositories / "cc-ci.git", "rev-parse", "refs/heads/main")
+    git(repositories / "cc-ci.git", "update-ref", "refs/heads/older", older)
+    commit_tree(repositories / "cc-ci.git", "main", {"NOTES.md": "newer\n"}, parent=older)
     red = {"status": model.FAILURE, "tests": FAIL}
     return [
         Planted(number=200, recipe="calm", head=main["calm"], hours=5),
-        Planted(number=190, recipe="calm", head=main["calm"], hours=90, status=model.FAILURE, suite="4" * 40),
-        Planted(number=201, recipe="broken", head=GONE, hours=6, log=CRASH, **red),  # type: ignore[arg-type]
+        Planted(number=190, recipe="calm", head=main["calm"], hours=90, status=model.FAILURE, suite=older),
+        Planted(number=201, recipe="broken", head=gone, hours=6, log=CRASH, **red),  # type: ignore[arg-type]
         Planted(number=202, recipe="known", head=change, hours=7, **red),  # type: ignore[arg-type]
         Planted(number=203, recipe="ended", head=main["ended"], hours=8, **red),  # type: ignore[arg-type]
         Planted(number=204, recipe="mended", head=main["mended"], hours=9),
@@ -83,6 +89,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         # Of this one only a status is left: the Drone that built it is gone.
         report(started, "remembered", number=153)
         yield started
+
+
+def unnamed_commit(bare: Path, files: dict[str, str]) -> str:
+    """A commit on main's head that no ref names."""
+    made = commit_tree(bare, "unnamed", {**files}, parent=git(bare, "rev-parse", "refs/heads/main"))
+    git(bare, "update-ref", "-d", "refs/heads/unnamed")
+    return made
 
 
 def report(world: World, recipe: str, *, number: int, user: str = "", state: str = "success") -> None:
@@ -152,7 +165,8 @@ def test_a_night_without_news_makes_no_request_for_verdicts(nights: Nights) -> N
     second, recipes = nights.look(ROSTER, at=NIGHT + timedelta(days=1))
     # 10 results; steps and log of 5 reds (the sixth build itself says that its runner was lost); a status with its
     # results; main and the open pull request of the recipe without a verdict; the list of builds to its end.
-    assert first.context.request_counts()["news"] == 10 + 2 * 5 + 2 + 2 + 2
+    # Of the commits that were tested, one is no head: a request.
+    assert first.context.request_counts()["news"] == 10 + 2 * 5 + 2 + 2 + 2 + 1
     assert second.context.request_counts()["news"] == 0
     assert {name: one.verdict_class for name, one in recipes.items()} == FIRST
     assert recipes["limited"].latest
@@ -178,7 +192,13 @@ def test_a_red_after_the_first_look_is_new_until_it_is_green_or_in_the_roster(
 
     assert night(0) == "green 01"
     red = Planted(
-        number=300, recipe="calm", head=main, hours=-10, status=model.FAILURE, tests=FAIL, suite="6" * 40
+        number=300,
+        recipe="calm",
+        head=main,
+        hours=-10,
+        status=model.FAILURE,
+        tests=FAIL,
+        suite=world.head("cc-ci", "older"),
     )
     assert night(1, red) == "new-red 02"
     assert night(2) == "new-red 02"
@@ -187,7 +207,7 @@ def test_a_red_after_the_first_look_is_new_until_it_is_green_or_in_the_roster(
     roster["calm"] = ALLOWED
     assert night(4) == "environmental 04"
     roster["calm"] = None
-    green = Planted(number=302, recipe="calm", head=main, hours=-110, suite="7" * 40)
+    green = Planted(number=302, recipe="calm", head=main, hours=-110)
     assert night(5, green) == "green 06"
 
 
@@ -243,7 +263,8 @@ def test_records_of_another_site_are_ignored(nights: Nights, world: World) -> No
     site.write_text(kept.replace("0" * 32, "1" * 32))
     run, _ = nights.look({"broken": None}, at=NIGHT + timedelta(days=1))
     site.write_text(kept)
-    assert run.context.request_counts()["news"] == 3
+    # Its results, its steps and their log, and whether the mirror has its commit.
+    assert run.context.request_counts()["news"] == 4
 
 
 FOREIGN: dict[str, dict[str, object]] = {
@@ -251,6 +272,8 @@ FOREIGN: dict[str, dict[str, object]] = {
     "of another branch of cc-ci": {"branch": "a-suite-of-mine"},
     "is no commit": {"head": "main"},
     "dated in the future": {"hours": -24 * 365 * 20},
+    "is not in the history of": {"suite": "f" * 40},
+    "does not have the commit": {"head": "f" * 40},
 }
 
 
@@ -269,6 +292,38 @@ def test_build_that_the_bridge_did_not_start_does_not_replace_a_verdict(
     _, recipes = nights.look({"broken": None}, at=NIGHT + timedelta(days=1), verdict_age_d=3650)
     assert recipes["broken"].verdict_class == "green"
     plant(world.settings, [Planted(**(build | {"sender": "mallory"}))])  # type: ignore[arg-type]
+
+
+def test_commit_of_ccci_off_its_branch_does_not_count(nights: Nights, world: World) -> None:
+    """A commit that cc-ci has on no branch is not in its history; an older one of its branch is (control)."""
+    bare = world.settings.forge_dir / "repos" / ORG / "cc-ci.git"
+    build: dict[str, object] = {"number": 510, "recipe": "ended", "head": world.head("ended"), "hours": 1}
+    for suite, counts in (
+        (unnamed_commit(bare, {"tests/ended/x": ""}), False),
+        (world.head("cc-ci", "older"), True),
+    ):
+        plant(world.settings, [Planted(**build, suite=suite)])  # type: ignore[arg-type]
+        run, recipes = nights.look({"ended": None}, verdict_age_d=3650)
+        latest = recipes["ended"].latest
+        assert latest is not None
+        assert (latest.build == 510) is counts
+        assert ("foreign-build-ended" in findings(run)) is not counts
+
+
+def test_commit_is_looked_up_once(nights: Nights, world: World) -> None:
+    """What the forge said about a commit is in the record, whether it has it or not."""
+    roster: dict[str, KnownRed | None] = {"lost": None}
+    build = Planted(number=520, recipe="lost", head="e" * 40, hours=1)
+    plant(world.settings, [build])
+    first, _ = nights.look(roster)
+    second, recipes = nights.look(roster, at=NIGHT + timedelta(days=1))
+    assert "foreign-build-lost" in findings(first)
+    assert "foreign-build-lost" in findings(second)
+    assert recipes["lost"].latest
+    assert recipes["lost"].latest.build == 208
+    assert first.context.request_counts()["news"] > 0
+    assert second.context.request_counts()["news"] == 0
+    plant(world.settings, [replace(build, sender="mallory", hours=900)])
 
 
 def test_green_that_its_results_contradict_is_no_green(nights: Nights, world: World) -> None:

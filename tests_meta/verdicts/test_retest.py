@@ -26,12 +26,18 @@ from tests_meta.verdicts.verdict_world import NIGHT, Planted, plant
 
 NAMES = ("alpha", "beta", "gamma", "delta", "slow", "busy")
 HANG = "import time\n\n\ndef test_hangs(live_app):\n    time.sleep(600)\n"
+OWN = "def test_it(live_app):\n    assert live_app\n"
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SuiteWorld]:
     with suite_world(tmp_path_factory.mktemp("retest"), NAMES) as made:
-        made.commit({"tests/slow/recipe_meta.py": "", "tests/slow/functional/test_it.py": HANG}, branch="main")
+        suites = {"slow": HANG, "gamma": OWN}
+        made.commit(
+            {f"tests/{name}/functional/test_it.py": text for name, text in suites.items()}
+            | {f"tests/{name}/recipe_meta.py": "" for name in suites},
+            branch="main",
+        )
         yield made
 
 
