@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pytest
 
+from fixtures.ccci.pipeline import EVENT, why_nothing_runs
 from fixtures.ccci.suites import Suite
 from fixtures.journal.kinds import SUITE_KINDS, Answer
 from fixtures.mirrors.forge_health import ForgeHealth
@@ -71,6 +72,20 @@ def test_it_is_covered(recipe: str, context: Context, suites: Suites, expect: Ex
         expected="recipe_meta.py and tests of its own that can fail",
         seen=", ".join(suite.own_tests) if suite.covers else suite.lacks,
         check=f"git ls-tree -r --name-only origin/{context.site.ccci.branch} {context.site.ccci.tests_dir}/{recipe}/",
+    )
+
+
+def test_the_pipeline_runs_something(context: Context, suites: Suites, expect: Expectation) -> None:
+    """A pipeline whose commands are gone succeeds, and then no green says anything."""
+    expect.stops_nothing()
+    name, pipeline = context.site.ccci.pipeline_file, suites.survey.demand_ccci().pipeline
+    why = why_nothing_runs(pipeline.content) if pipeline else f"{context.world.ccci} has no {name}"
+    expect.true(
+        f"{name} for the event {EVENT}",
+        not why,
+        expected="a step that runs a command which can fail",
+        seen=why or "such a step",
+        check=f"git show origin/{context.site.ccci.branch}:{name}",
     )
 
 

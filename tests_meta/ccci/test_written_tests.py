@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import pytest
 
 from fixtures.ccci.suites import META, Suite, git_blob, read_test_names
-from fixtures.ccci.written_tests import WrittenTest, read_conftest, read_tests
+from fixtures.ccci.written_tests import WrittenTest, read_conftest, read_shared_conftest, read_tests
 
 USES = "import pytest\nfrom harness.http import http_get\n"
 FRONT = "    assert http_get(f'https://{live_app}/').status == 200\n"
@@ -193,6 +193,27 @@ def test_conftest_that_empties_its_suite_is_named(form: str) -> None:
     """A hook, a setting or a fixture of the suite's own conftest that takes its tests away is a reason."""
     source, reason = CONFTESTS[form]
     assert reason in read_conftest(source.encode())
+
+
+@pytest.mark.parametrize(
+    ("ignored", "folder", "why"),
+    [
+        ("['ghost']", "ghost", "ignores ghost"),
+        ("['ghost/', 'n8n']", "ghost", "ignores ghost"),
+        ("['tests']", "tests/ghost", "ignores tests/ghost"),
+        ("['gh*']", "ghost", "ignores ghost"),
+        ("[os.path.join(HERE, 'ghost')]", "ghost", "ignores ghost"),
+        ("['n8n', 'ghostly', '_generic']", "ghost", ""),
+        ("[]", "ghost", ""),
+    ],
+)
+def test_conftest_above_the_suites_is_a_reason_only_for_those_it_names(
+    ignored: str, folder: str, why: str
+) -> None:
+    """Its hooks serve all suites; a list of ignored files is one for those that it names."""
+    hook = "def pytest_runtest_makereport(item):\n    item.session.rows.append(item.name)\n"
+    assert read_shared_conftest(f"collect_ignore = {ignored}\n{hook}".encode(), folder).endswith(why)
+    assert bool(read_shared_conftest(f"collect_ignore = {ignored}\n".encode(), folder)) == bool(why)
 
 
 def test_conftest_that_only_provides_fixtures_is_accepted() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from tests_meta.health.world import World
 BORNE_OUT = test("its green build is borne out: keycloak")
 CHANGED = finding("evidence-changed-keycloak")
 UNPROVEN = finding("unproven-keycloak")
+FOREIGN = finding("foreign-build-ghost")
 
 
 def _results(world: World) -> Path:
@@ -107,8 +109,53 @@ def the_pipeline_is_newer_than_a_green(world: World) -> Iterator[None]:
         yield
 
 
-@mutation(finding("foreign-build-ghost"), health=0, apply=0)
+@mutation(FOREIGN, health=0, apply=0)
 def a_stranger_starts_a_green_build(world: World) -> Iterator[None]:
     """A build that the bridge did not start says that a red recipe is green."""
     with world.build("ghost", status="success", sender="mallory"):
+        yield
+
+
+@mutation(FOREIGN, health=0, apply=0)
+def a_green_build_is_of_another_branch(world: World) -> Iterator[None]:
+    """A build of another branch of cc-ci says that a red recipe is green."""
+    with world.build("ghost", status="success", target="suites-of-mine"):
+        yield
+
+
+@mutation(FOREIGN, health=0, apply=0)
+def a_green_build_is_of_a_foreign_commit(world: World) -> Iterator[None]:
+    """A build of a commit that cc-ci never had says that a red recipe is green."""
+    with world.build("ghost", status="success", after="f" * 40):
+        yield
+
+
+@mutation(FOREIGN, health=0, apply=0)
+def a_green_build_is_of_a_commit_beside_ccci(world: World) -> Iterator[None]:
+    """A build of a commit that cc-ci has on no branch says that a red recipe is green."""
+    with world.build("ghost", status="success", after=world.commit("cc-ci", {"tests/ghost/conftest.py": ""})):
+        yield
+
+
+@mutation(FOREIGN, health=0, apply=0)
+def a_green_build_tested_a_foreign_commit(world: World) -> Iterator[None]:
+    """A build that tested a commit which the mirror never had says that a red recipe is green."""
+    with world.build("ghost", status="success", params={"RECIPE": "ghost", "REF": "f" * 40, "PR": "1"}):
+        yield
+
+
+@mutation(FOREIGN, health=0, apply=0)
+def a_green_build_is_dated_in_the_future(world: World) -> Iterator[None]:
+    """A build of next year says that a red recipe is green."""
+    later = int(time.time()) + 31_536_000
+    with world.build("ghost", status="success", created=later, started=later, finished=later):
+        yield
+
+
+@mutation(
+    survives="A push to cc-ci makes Drone build it; such a build has no recipe, and is nobody's verdict.",
+)
+def a_push_build_of_ccci_failed(world: World) -> Iterator[None]:
+    """The latest build is red, of a push to cc-ci."""
+    with world.build("ghost", status="failure", event="push", params={}):
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 from tests_meta.health.mutation import finding, mutation, test
@@ -12,6 +13,11 @@ def _files(world: World, recipe: str) -> dict[str, str | None]:
     listed = world.view.git("cc-ci", "ls-tree", "-r", "--name-only", "main", f"tests/{recipe}/").splitlines()
     assert listed, recipe
     return dict.fromkeys(listed)
+
+
+def _tests(world: World) -> list[str]:
+    """The test files of ghost's suite."""
+    return [name for name in _files(world, "ghost") if name.rpartition("/")[2].startswith("test_")]
 
 
 @mutation(test("it is covered: ghost"))
@@ -25,6 +31,77 @@ def a_suite_is_deleted(world: World) -> Iterator[None]:
 def a_suite_has_no_recipe_meta(world: World) -> Iterator[None]:
     """A recipe's suite lacks recipe_meta.py."""
     with world.ccci({"tests/ghost/recipe_meta.py": None}):
+        yield
+
+
+def _pipeline(world: World) -> str:
+    return world.view.git("cc-ci", "show", "main:.drone.yml")
+
+
+@mutation(test("the pipeline runs something"))
+def the_pipeline_runs_nothing(world: World) -> Iterator[None]:
+    """The only command of cc-ci's pipeline for builds of recipes is true."""
+    with world.ccci({".drone.yml": _pipeline(world).replace("cc-ci-run runner/run_recipe_ci.py", "true")}):
+        yield
+
+
+@mutation(test("the pipeline runs something"))
+def the_pipeline_is_deleted(world: World) -> Iterator[None]:
+    """cc-ci has no .drone.yml any more."""
+    with world.ccci({".drone.yml": None}):
+        yield
+
+
+@mutation(test("it is covered: ghost"))
+def every_test_of_a_suite_is_skipped(world: World) -> Iterator[None]:
+    """All test modules of a suite are skipped."""
+    skip = "import pytest\n\npytestmark = pytest.mark.skip(reason='later')\n"
+    with world.ccci(
+        {name: f"{world.view.git('cc-ci', 'show', f'main:{name}')}\n{skip}" for name in _tests(world)}
+    ):
+        yield
+
+
+@mutation(test("it is covered: ghost"))
+def the_tests_of_a_suite_only_pass(world: World) -> Iterator[None]:
+    """Each test of a suite has the body pass."""
+    with world.ccci(dict.fromkeys(_tests(world), "def test_front():\n    pass\n")):
+        yield
+
+
+@mutation(test("it is covered: ghost"))
+def a_conftest_ignores_its_suite(world: World) -> Iterator[None]:
+    """The conftest of a suite lists its tests as files that are not collected."""
+    with world.ccci({"tests/ghost/conftest.py": "collect_ignore_glob = ['functional/*']\n"}):
+        yield
+
+
+@mutation(test("it is covered: ghost"))
+def a_conftest_deselects_every_test(world: World) -> Iterator[None]:
+    """The conftest of a suite removes every test from those that were collected."""
+    hook = "def pytest_collection_modifyitems(config, items):\n    items[:] = []\n"
+    with world.ccci({"tests/ghost/conftest.py": hook}):
+        yield
+
+
+@mutation(test("it is covered: ghost"))
+def the_conftest_of_all_suites_ignores_one(world: World) -> Iterator[None]:
+    """The conftest above all suites lists one of them as not collected."""
+    with world.ccci({"tests/conftest.py": "collect_ignore = ['ghost']\n"}):
+        yield
+
+
+@mutation(test("it is covered: ghost"))
+def a_suite_does_not_parse(world: World) -> Iterator[None]:
+    """One file of a suite is no Python, so pytest runs none of its tests."""
+    with world.ccci({"tests/ghost/functional/test_broken.py": "def test_front(:\n"}):
+        yield
+
+
+@mutation(finding("hollow-tests-ghost"), health=0, apply=0)
+def one_test_of_a_suite_is_hollow(world: World) -> Iterator[None]:
+    """A suite has a test that cannot fail, beside others that can."""
+    with world.ccci({"tests/ghost/functional/test_later.py": "def test_later():\n    pass\n"}):
         yield
 
 
@@ -60,9 +137,10 @@ def a_red_recipe_is_not_in_the_roster(world: World) -> Iterator[None]:
 
 @mutation(test("its latest verdict is not newly red: keycloak"))
 def a_recipe_turned_red(world: World) -> Iterator[None]:
-    """The latest three builds of a recipe failed; a single one beside a green of the same commit is flaky."""
-    failed = {"status": "failure"}
-    with world.build("keycloak", **failed), world.build("keycloak", **failed), world.build("keycloak", **failed):
+    """The latest nine builds of a recipe failed after one that was green; a single one would be flaky."""
+    with contextlib.ExitStack() as builds:
+        for _ in range(9):
+            builds.enter_context(world.build("keycloak", status="failure"))
         yield
 
 
