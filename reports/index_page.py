@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fixtures.journal import files
 from fixtures.journal.kinds import Severity
-from fixtures.journal.past_runs import PastRun, green_since, list_runs
+from fixtures.journal.past_runs import POLL_COLUMNS, PastRun, green_since, list_runs
 from fixtures.journal.words import clock, day, plural, span
 from reports.html_safety import Html, h
 from reports.nights_picture import nights_picture
@@ -239,7 +239,7 @@ def _row(run: PastRun, root: Path) -> Html:
     when = f"{day(run.started)} {clock(run.started)}"
     page = run.folder / "report.html"
     where = h("a", when, href=_address(page, root)) if page.is_file() else h("span", when, title=run.run)
-    counts = " · ".join(f"{count}/{run.expected} {name}" for name, count in run.counts.items())
+    counts = " · ".join(_figure(run, name) for name in POLL_COLUMNS) if run.counts else ""
     if not run.whole:
         counts = f"{run.scope} checked completely"
     glyph = h("span", word.glyph, aria_hidden="true")
@@ -266,17 +266,30 @@ def _address(page: Path, root: Path) -> str:
     return page.resolve().relative_to(root.resolve()).as_posix()
 
 
+def _figure(run: PastRun, name: str) -> str:
+    count = run.counts.get(name)
+    return f"{name} unknown" if count is None else f"{count}/{run.expected} {name}"
+
+
 def _changed(run: PastRun) -> Html | str:
     if run.planned:
         return f"{run.planned} pending"
+    if run.undone_of_earlier and not run.changes:
+        return f"{run.undone_of_earlier} undone"
     if not run.changes:
         return "nothing"
     listed = h("ul", [h("li", change) for change in run.changes])
     return h("details", h("summary", plural(len(run.changes), "change")), listed)
 
 
-def _found(run: PastRun) -> Html | str:
+def _found(run: PastRun) -> list[Html | str]:
+    """How many assertions failed, and the findings; those that are only good to know are counted apart."""
+    failed = [f"{run.failed:,} failed"] if run.failed else []
     if not run.findings:
-        return "nothing"
+        return [*failed] or ["nothing"]
+    urgent = sum(severity != Severity.INFO for _, severity, _ in run.findings)
+    notices = len(run.findings) - urgent
+    counts = [plural(urgent, "finding")] if urgent else []
+    counts += [plural(notices, "notice")] if notices else []
     listed = h("ul", [h("li", f"{Severity.of(severity)}: {what}") for _, severity, what in run.findings])
-    return h("details", h("summary", plural(len(run.findings), "finding")), listed)
+    return [h("details", h("summary", ", ".join([*failed, *counts])), listed)]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from reports.html_safety import Html, h
+import re
+
+from reports.html_safety import Html, h, text
+
+_CODE = re.compile(r"`([^`]+)`")
 
 
 def heading(title: str, anchor: str, *more: object) -> Html:
     """A section's heading, followed by a visible link to it."""
-    return h("h2", title, *more, " ", permalink(anchor, title))
+    # No space between them: the link never stands on a line of its own.
+    return h("h2", title, *more, permalink(anchor, title))
 
 
 def permalink(anchor: str, title: str) -> Html:
@@ -15,6 +20,12 @@ def permalink(anchor: str, title: str) -> Html:
     return h("a", "#", href=f"#{anchor}", cls="permalink", aria_label=f"Link to {title}")
 
 
-def command(text: str, *, label: str = "Command") -> Html:
+def marked(sentence: str) -> Html:
+    """Text in which `backticks` mark code, as messages are written throughout muster."""
+    pieces = _CODE.split(sentence)
+    return Html("".join(h("code", piece) if index % 2 else text(piece) for index, piece in enumerate(pieces)))
+
+
+def command(line: str, *, label: str = "Command") -> Html:
     """A command, whole and wrapped; the page's script puts a button beside it that copies it."""
-    return h("pre", h("code", text), cls="command", tabindex="0", aria_label=label)
+    return h("pre", h("code", line), cls="command", tabindex="0", aria_label=label)

@@ -71,12 +71,17 @@ def lede(record: RunRecord) -> str:
         return "The roster is empty: nothing was checked."
     if not any(record.asked(column) for column in ("mirrored", "covered", "polled")):
         return f"The {total} recipes were not checked. {_changes_made(record)}"
-    full = [column for column in ("mirrored", "covered", "polled") if record.count(column) == total]
-    short = [_figure(record, c) for c in ("mirrored", "covered", "polled") if c not in full]
-    if short:
-        state = f"{_and(short)}" + (f"; all {total} {_and(full)}." if full else ".")
-    else:
+    columns = ("mirrored", "covered", "polled")
+    full = [column for column in columns if record.count(column) == total]
+    unknown = [column for column in columns if not record.asked(column)]
+    short = [_figure(record, column) for column in columns if column not in (*full, *unknown)]
+    if len(full) == len(columns):
         state = f"All {total} recipes are mirrored, covered and polled."
+    else:
+        parts = [_and(short)] if short else []
+        parts += [f"{'all' if short else 'All'} {total} {_and(full)}"] if full else []
+        parts += [f"{_and(unknown)} {'is' if len(unknown) == 1 else 'are'} unknown"] if unknown else []
+        state = f"{'; '.join(parts)}."
     when = "" if record.has_final_roll or record.mode == "plan" else "Before the first write: "
     return f"{when}{state} {_changes_made(record)}"
 
@@ -87,20 +92,16 @@ def _recovered(record: RunRecord) -> str:
     for one in record.settled:
         undone, gone = one.count(UndoResult.UNDONE), one.count(UndoResult.NOT_NEEDED)
         refused, kept = one.count(UndoResult.REFUSED, UndoResult.FAILED), one.count("kept")
-        counts = [(undone, "taken back"), (gone, "gone already"), (kept, "kept"), (refused, "not taken back")]
+        counts = [(undone, "undone"), (gone, "gone already"), (kept, "kept"), (refused, "not undone")]
         said = ", ".join(f"{count} {words}" for count, words in counts if count) or "it had left no change"
         parts.append(f"{one.run} ({one.why}): {said}.")
     return " ".join(parts)
 
 
 def _figure(record: RunRecord, column: str) -> str:
-    """``18 of 19 mirrored``; what was not looked at says so instead of counting as a no."""
-    if not record.asked(column):
-        return f"{column} was not looked at"
+    """``18 of 19 mirrored``; what is unknown does not count as a no."""
     unknown = record.unknown(column)
-    return f"{record.count(column)} of {record.expected} {column}" + (
-        f" ({unknown} not looked at)" if unknown else ""
-    )
+    return f"{record.count(column)} of {record.expected} {column}" + (f" ({unknown} unknown)" if unknown else "")
 
 
 def _changes_made(record: RunRecord) -> str:

@@ -13,10 +13,10 @@ from reports.words import change_state, full
 
 # What was done about a change of an earlier run.
 SETTLED: Mapping[str, str] = {
-    UndoResult.UNDONE: "taken back",
+    UndoResult.UNDONE: "undone",
     UndoResult.NOT_NEEDED: "gone already",
-    UndoResult.REFUSED: "not taken back",
-    UndoResult.FAILED: "not taken back",
+    UndoResult.REFUSED: "not undone",
+    UndoResult.FAILED: "not undone",
 }
 
 
@@ -35,7 +35,7 @@ def changes(record: RunRecord) -> Html:
 
 
 def _settled(settled: SettledRun) -> Html:
-    """An earlier run that this one settled first: each change that it had left, and what was done about it."""
+    """An earlier run that this one recovered first: each change that it had left, and what was done about it."""
     rows = [
         h(
             "tr",
@@ -48,10 +48,10 @@ def _settled(settled: SettledRun) -> Html:
     ]
     heads = [h("th", name, scope="col") for name in ("Change", "What", "Now", "Because")]
     table = h("table", h("thead", h("tr", heads)), h("tbody", rows), cls="plain")
-    label = f"Settled: {settled.run}"
+    label = f"Recovered: {settled.run}"
     return h(
         "figure",
-        h("figcaption", "Settled first: ", h("code", settled.run), f" ({settled.why})"),
+        h("figcaption", "Recovered first: ", h("code", settled.run), f" ({settled.why})"),
         h("div", table, cls="scroll", tabindex="0", role="region", aria_label=label)
         if rows
         else h("p", "It had left no change.", cls="hint"),
@@ -148,13 +148,23 @@ def _arrow(before: object, after: object) -> list[object]:
                 cls="after",
             )
         ]
+    old, new = _from_difference(brief(before), brief(after))
     return [
         h("span", "from ", cls="hidden-label"),
-        h("span", _cut(brief(before)), cls="before"),
+        h("span", _cut(old), cls="before"),
         h("span", " → ", aria_hidden="true", cls="to"),
         h("span", "to ", cls="hidden-label"),
-        h("span", _cut(brief(after)), cls="after"),
+        h("span", _cut(new), cls="after"),
     ]
+
+
+def _from_difference(before: str, after: str, shown: int = 40) -> tuple[str, str]:
+    """Two long texts without most of what both begin with, so that the difference is not cut off."""
+    common = _same(before, after)
+    if before == after or common < 2 * shown:
+        return before, after
+    start = common - shown
+    return f"…{before[start:]}", f"…{after[start:]}"
 
 
 def _cut(value: str, limit: int = 150) -> str:

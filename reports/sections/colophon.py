@@ -7,10 +7,20 @@ from fixtures.journal.words import plural
 from reports.html_safety import Html, h, link
 from reports.parts import heading
 
+# What a count of the record is of, where its name does not say so (`fixtures.run.context.Context.request_counts`).
+_COUNTS = {
+    "forge": "requests to the forge",
+    "upstream": "requests to upstream",
+    "drone": "requests to Drone",
+    "news": "requests because of news",
+}
+
 
 def colophon(record: RunRecord) -> Html:
     pairs: list[tuple[str, object]] = [(name, value) for name, value in record.parts.items()]
-    pairs += [(name.replace("_", " "), f"{count:,}") for name, count in record.requests.items()]
+    pairs += [
+        (_COUNTS.get(name, name.replace("_", " ")), f"{count:,}") for name, count in record.requests.items()
+    ]
     pairs += [(f"{name} address", link(url, url)) for name, url in record.urls.items()]
     if record.pace is not None:
         pairs.append(("pace", f"{record.pace:g}"))

@@ -9,7 +9,7 @@ from fixtures.journal.run_record import RunRecord
 from fixtures.journal.since import differences
 from fixtures.journal.words import clock, day
 from reports.html_safety import Html, h
-from reports.parts import heading
+from reports.parts import heading, marked
 from reports.words import verdict_word
 
 INDEX = "../../index.html"
@@ -17,14 +17,14 @@ _LINKS = re.compile(r'<nav class="nights".*?</nav>', re.DOTALL)
 
 
 def links(nights: Neighbours | None) -> Html | None:
-    """Links to the history, to the runs before and after, and to the run that settled this one."""
+    """Links to the history, to the runs before and after, and to the run that recovered this one."""
     if nights is None:
         return None
     items = [h("a", "All runs", href=INDEX)]
     items += [_link("Before", nights.before)] if nights.before else []
     items += [_link("After", nights.after)] if nights.after else []
     if settled_by := nights.run.settled_by:
-        items.append(h("a", f"Settled by {settled_by}", href=f"../{settled_by}/report.html"))
+        items.append(h("a", f"Recovered by {settled_by}", href=f"../{settled_by}/report.html"))
     return h("nav", h("ul", [h("li", item) for item in items]), cls="nights", aria_label="Other runs")
 
 
@@ -55,7 +55,7 @@ def _differences(before: PastRun, now: PastRun) -> Html:
     compared = h("p", "Compared with ", _link("", before), f", a run of mode {before.mode}.", cls="hint")
     if not found:
         return h("div", h("p", h("strong", "Nothing changed."), cls="nothing"), compared)
-    return h("div", h("ul", [h("li", one) for one in found], cls="differences"), compared)
+    return h("div", h("ul", [h("li", marked(one)) for one in found], cls="differences"), compared)
 
 
 def _link(label: str, run: PastRun) -> Html:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from fixtures.journal.kinds import VerdictClass
 from fixtures.journal.run_record import COLUMNS, Cell, LatestVerdict, RollRow, RunRecord, stamp
 from fixtures.journal.words import plural, short, span
 from reports.html_safety import Html, h, link
@@ -21,17 +22,17 @@ _WORDS: Mapping[str, tuple[str, str, str]] = {
     "triggerable": ("yes", "no", "not tried"),
     "green": ("green", "red", "no verdict"),
 }
-# Classes of a latest verdict that need another word than green or red, and the word's tone.
-_CLASSES: Mapping[str, tuple[str, str]] = {
-    "new-red": ("red, new", "n"),
-    "expired": ("known failure expired", "n"),
-    "fixed": ("green, still a known failure", "n"),
-    "red-before": ("red, as found", "n"),
-    "flaky": ("flaky", "k"),
-    "environmental": ("infrastructure failure", "k"),
-    "stale": ("green, but stale", "k"),
-    "unproven": ("green build, not proven", "n"),
-    "too-old": ("green, too old", "k"),
+# The tone of a class of a latest verdict that is neither plainly green nor plainly red; its word is its label.
+_TONES: Mapping[str, str] = {
+    VerdictClass.NEW_RED: "n",
+    VerdictClass.EXPIRED: "n",
+    VerdictClass.FIXED: "n",
+    VerdictClass.RED_BEFORE: "n",
+    VerdictClass.UNPROVEN: "n",
+    VerdictClass.FLAKY: "k",
+    VerdictClass.ENVIRONMENTAL: "k",
+    VerdictClass.STALE: "k",
+    VerdictClass.TOO_OLD: "k",
 }
 _LABELS = {"build_url": "build", "comment_url": "comment", "suite_commit": "suite at", "verdict_at": "at"}
 # Above this many recipes, evidence that all rows share in form is still complete but laid out on one line each.
@@ -127,7 +128,8 @@ def _cell(row: RollRow, column: str) -> Html:
         word = "red, known" if cell.ok is False else word
         evidence |= {f"known red {key}": value for key, value in row.known_red.items()}
     if column == "green" and row.latest:
-        word, tone = _CLASSES.get(row.latest.kind, (word, tone))
+        if row.latest.kind in _TONES:
+            word, tone = VerdictClass(row.latest.kind).label, _TONES[row.latest.kind]
         evidence |= _facts_of(row.latest)
     if cell.since:
         evidence = {"since": cell.since, **evidence}

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 from fixtures.journal.kinds import Severity
 from fixtures.journal.run_record import RunRecord
 from fixtures.journal.to_do import Task, tasks
 from fixtures.journal.words import plural
-from reports.html_safety import Html, h, link, text
-from reports.parts import command, heading
-
-_CODE = re.compile(r"`([^`]+)`")
+from reports.html_safety import Html, h, link
+from reports.parts import command, heading, marked
 
 
 def todo(record: RunRecord) -> Html:
@@ -29,15 +25,20 @@ def todo(record: RunRecord) -> Html:
 
 
 def _nothing(notices: list[Task]) -> Html:
-    return h("p", h("strong", "Nothing."), " Good to know, below." if notices else "", cls="nothing")
+    return h(
+        "p",
+        h("strong", "Nothing."),
+        h("span", " Good to know, below.", cls="hint") if notices else "",
+        cls="nothing",
+    )
 
 
 def _item(task: Task) -> Html:
     return h(
         "li",
-        h("p", h("span", _label(task.severity), cls="tag"), " ", _marked(task.what), cls="what"),
+        h("p", h("span", _label(task.severity), cls="tag"), " ", marked(task.what), cls="what"),
         h("p", h("span", "Where ", cls="key"), _where(task.where), cls="where") if task.where else None,
-        h("p", h("span", "Do ", cls="key"), _marked(task.do), cls="do") if task.do else None,
+        h("p", h("span", "Do ", cls="key"), marked(task.do), cls="do") if task.do else None,
         command(task.command) if task.command else None,
         _consequences(task),
         cls=f"task {task.severity}",
@@ -78,16 +79,10 @@ def _regressions(record: RunRecord) -> Html | None:
     if not record.regressions:
         return None
     items = [
-        h("li", h("b", f"{recipe}: ") if recipe else None, _marked(what)) for what, recipe in record.regressions
+        h("li", h("b", f"{recipe}: ") if recipe else None, marked(what)) for what, recipe in record.regressions
     ]
     return h("div", h("h3", "Regressions"), h("ul", items), cls="regressions")
 
 
 def _where(where: str) -> Html:
-    return link(where, where) if where.startswith(("http://", "https://")) else _marked(where)
-
-
-def _marked(sentence: str) -> Html:
-    """Text in which `backticks` mark code, as messages are written throughout muster."""
-    pieces = _CODE.split(sentence)
-    return Html("".join(h("code", piece) if index % 2 else text(piece) for index, piece in enumerate(pieces)))
+    return link(where, where) if where.startswith(("http://", "https://")) else marked(where)

@@ -182,7 +182,7 @@ def _figures(one: Finished) -> Iterator[str]:
         if silent is not (column in one.summary["not_looked_at"]):
             yield f"{column} was {'not ' * silent}looked at"
         if silent and re.search(rf"\b0 of \d+ (?:\w+(?:, | and ))*{column}", lede):
-            yield f"{column} was not looked at, and the page counts it: {lede}"
+            yield f"{column} is unknown, and the page counts it: {lede}"
 
 
 def _rows(one: Finished) -> Mapping[str, Any]:

@@ -150,12 +150,21 @@ def test_history_lists_every_run(tmp_path: Path) -> None:
     page = (tmp_path / "index.html").read_text()
     runs = page.partition('class="plain runs"')[2]
     assert re.findall(r'<th scope="row"><a href="runs/([0-9]{8})', runs) == [
-        f"202606{day:02d}" for day in range(12, 1, -1)
+        f"202606{day:02d}" for day in range(len(STATES) + 1, 1, -1)
     ]
-    strip = page.partition('aria-label="mumble: 5 green, 0 red in 11 runs"')[2].partition("</svg>")[0]
-    assert re.findall(r'class="([gro])"', strip) == list("ggogoooogog")
+    strip = page.partition('aria-label="mumble: 6 green, 0 red in 12 runs"')[2].partition("</svg>")[0]
+    assert re.findall(r'class="([gro])"', strip) == list("ggogoooogogg")
     assert "12 changes" in runs
     assert "6 pending" in runs
+    cells = {
+        verdict: rest.partition("</tr>")[0]
+        for verdict, rest in re.findall(r'data-verdict="([a-z-]+)">(.*?</tr>)', runs)
+    }
+    assert "1 undone" in cells["recovered"], "a recovery does not say that it changed nothing"
+    assert "25 failed" in cells["unreachable"]
+    assert "polled unknown" in cells["unreachable"]
+    assert "1 finding, 2 notices" in cells["converged"]
+    assert "25 failed" not in cells["unchanged"]
 
 
 def test_run_without_a_summary_is_listed_from_its_journal(tmp_path: Path) -> None:

@@ -10,11 +10,14 @@ import json
 import re
 from datetime import UTC, datetime
 from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
+from fixtures.config.secret import Secret
 from fixtures.journal.load_record import load
 from fixtures.journal.run_record import RunRecord
 from fixtures.journal.status_line import status_line
@@ -23,8 +26,10 @@ from fixtures.notify.finding_state import FindingState
 from fixtures.notify.issues import body_of
 from fixtures.notify.notice import notice_of
 from fixtures.notify.prometheus import metrics
+from fixtures.notify.webhook import notify_webhook
 from fixtures.plugin.console_summary import summarize
 from reports import render
+from tests_meta.clients.http_server import serving
 from tests_meta.reports.report_suite import Outcome, Suite
 from tests_meta.reports.sample_runs import write
 
@@ -35,6 +40,7 @@ ATTACKS = {
     "ansi": "\x1b[2J\x1b]0;owned\x07\x9b31m\r\x08done",
     "rtl": "\u202efdp.txt\u2066ok\u2069\u200f",
     "nul": "before\x00after",
+    "markdown": "@here <!channel> <https://evil.example|x> [x](https://evil.example) ![](//evil.example/p) fixes #1 ` ",
     "megabyte": "A" * MEGABYTE,
 }
 # Fields of a journal line that no remote system writes: they decide how the line is read.
@@ -71,6 +77,9 @@ OWN = frozenset(
 )
 # Control characters but for the line's end, the tab, and what a page holds of itself; and direction overrides.
 DANGEROUS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+# What a forge or a chat server turns into a mention, a reference, a link or an element.
+OURS = r"(?!!-- muster:|https://(?:forge|drone)\.example\.org/)"
+LIVE = re.compile(rf"@\w|(?<!\\)#\d|<{OURS}[!/a-z]|\]\(|(?<!<)https?://")
 
 _CODE_SPAN = re.compile(r"(`+)(?!`).+?(?<!`)\1(?!`)")
 
@@ -173,8 +182,27 @@ def test_issues_show_the_attack_as_text(record: RunRecord) -> None:
         assert "<script" not in body
         assert "<img" not in body
         assert DANGEROUS.search(body) is None
+        assert not LIVE.search(body), LIVE.search(body)
         assert len(body) < 60_000
         assert DANGEROUS.search(group.title) is None
+
+
+def test_webhook_text_holds_only_own_words(record: RunRecord, attack: str, tmp_path: Path) -> None:
+    """What a chat server receives is a short JSON text that mentions nobody, links nowhere and holds no markup."""
+    notice = notice_of(record, lambda text: text)
+    assert notice is not None
+    site: Any = SimpleNamespace(tell=SimpleNamespace(severity="info"))
+    with serving() as server:
+        notify_webhook(site, Secret(server.url, where="test"), notice, tmp_path)
+    (asked,) = server.asked
+    sent = json.loads(asked.body)
+    assert len(sent["text"].splitlines()) > len(sent["findings"]) > 0
+    for said in (*sent["text"].splitlines(), *sent["findings"]):
+        assert said.isprintable()
+        assert not LIVE.search(said), said
+        assert ATTACKS[attack][:20] not in said
+    assert len(asked.body) < 4_000
+    assert LIVE.search(ATTACKS["markdown"])
 
 
 def test_metrics_hold_only_own_words(record: RunRecord, attack: str) -> None:
@@ -218,7 +246,7 @@ def test_junit_is_well_formed(hostile_pytest: Outcome) -> None:
     """junit.xml parses, has every test, and holds no control character."""
     assert hostile_pytest.exit == 1
     text = (hostile_pytest.run / "junit.xml").read_text(encoding="utf-8")
-    assert len(ElementTree.fromstring(text).findall(".//testcase")) == 15
+    assert len(ElementTree.fromstring(text).findall(".//testcase")) == 3 * len(ATTACKS)
     assert DANGEROUS.search(text) is None
 
 

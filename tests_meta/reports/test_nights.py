@@ -24,13 +24,26 @@ def two_runs(root: Path, *states: str) -> list[PastRun]:
 
 def test_differences_name_recipes_findings_and_verdict(tmp_path: Path) -> None:
     """Verdict, recipes that were lost or gained, and findings that came or went are each one sentence."""
-    now, before = two_runs(tmp_path, "drift", "failed")
+    now, before = (replace(one, complete=True) for one in two_runs(tmp_path, "drift", "failed"))
     said = differences(before, now)
     assert "The verdict was drift and is failed." in said
     assert "No longer mirrored: mailu, mumble." in said
     assert "Now mirrored: n8n." in said
-    assert "New: The mirror of mailu stayed empty after the push." in said
+    assert "Found now: The mirror of mailu stayed empty after the push." in said
     assert "Not found any more: The mirror of n8n is apart from upstream: somebody pushed to its main." in said
+    assert "New: The mirror of n8n is apart from upstream: somebody pushed to its main." in differences(
+        now, before
+    )
+
+
+def test_finding_that_was_not_checked_again_is_not_gone(tmp_path: Path) -> None:
+    """A recovery, and a run that ended early, do not say that what the run before had found is gone."""
+    now, before = two_runs(tmp_path, "withheld", "recovered")
+    assert "Not checked again: 1 finding of the run before." in differences(before, now)
+    assert not [one for one in differences(before, now) if one.startswith("Not found any more")]
+    assert "Found now: The checkout `/root/cc-ci`" in " ".join(differences(now, before))
+    page = (before.folder / "report.html").read_text()
+    assert "<code>/root/cc-ci</code>" in page
 
 
 def test_equal_runs_have_no_difference(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_dead_host_is_one_task_and_no_figure(tmp_path: Path) -> None:
         24,
         "Check that the machine runs and that this one can reach it.",
     )
-    assert "polled was not looked at" in lede(record)
+    assert "polled is unknown" in lede(record)
 
 
 def test_first_failure_of_a_recipe_explains_its_others(tmp_path: Path) -> None:
@@ -143,10 +143,8 @@ def test_recovery_lists_what_it_settled(tmp_path: Path) -> None:
     """A recovery is named so, and lists each change of the earlier run with what was done about it."""
     record = load(write(tmp_path, "recovered"))
     page = report(record, None)
-    assert lede(record) == (
-        "20260601T001300Z-autonomic-apply (it was killed): 1 taken back, 1 gone already, 1 kept."
-    )
-    for words in ("Recovered", "taken back", "gone already", "nix/modules/bridge.nix", "it is complete"):
+    assert lede(record) == ("20260601T001300Z-autonomic-apply (it was killed): 1 undone, 1 gone already, 1 kept.")
+    for words in ("Recovered", "undone", "gone already", "nix/modules/bridge.nix", "it is complete"):
         assert words in page
     assert tasks(record) == ()
     assert "No change was made" not in page
@@ -154,8 +152,18 @@ def test_recovery_lists_what_it_settled(tmp_path: Path) -> None:
     assert summary.summary(record)["settled"][0]["changes"][1]["result"] == "undone"
 
 
+def test_places_of_one_task_are_whole_names(tmp_path: Path) -> None:
+    """Two findings that say the same keep both of their places, also where one is the beginning of the other."""
+    finding = {"type": "finding", "severity": "warning", "what": "It is apart.", "do": "Look."}
+    lines = [
+        {**finding, "id": name, "where": f"org/{name}"} for name in ("custom-html-tiny", "custom-html", "ghost")
+    ]
+    (task,) = [one for one in tasks(record_of(tmp_path, *lines, end=FAILED)) if one.kind is TaskKind.FINDING]
+    assert task.where == "org/custom-html-tiny, org/custom-html, org/ghost"
+
+
 def test_recovery_of_nothing_says_so(tmp_path: Path) -> None:
-    """A recovery that found nothing open says that nothing was done or checked, and is no action."""
+    """A recovery that found nothing open says that nothing was done, and is no action."""
     record = record_of(tmp_path, mode="recover", end={"exit": 0, "verdict": "recovered"})
     assert "No earlier run had left anything open" in report(record, None)
     assert tasks(record) == ()
@@ -213,11 +221,9 @@ def test_column_that_was_not_looked_at_is_no_zero(tmp_path: Path) -> None:
     """Nowhere is a column without answers counted as 0; with answers it is (positive control)."""
     record = record_of(tmp_path, roll(mirrored=True, covered=True), end=FAILED)
     page = report(record, None)
-    assert "polled was not looked at" in lede(record)
+    assert "polled is unknown" in lede(record)
     assert "0 of 8 polled" not in page
-    assert status_line(record).startswith(
-        "muster: FAILED 8/8 mirrored and covered, polled not looked at; no verdict"
-    )
+    assert status_line(record).startswith("muster: FAILED 8/8 mirrored and covered, polled unknown; no verdict")
     assert 'column="polled"' not in metrics(record, record.finished)
     assert summary.summary(record)["not_looked_at"] == ["polled", "triggerable", "green"]
     (tmp_path / "no").mkdir()
@@ -230,7 +236,7 @@ def test_partly_read_column_says_how_many_are_unknown(tmp_path: Path) -> None:
     """A column of which one recipe could not be read says so beside its count."""
     line = roll(mirrored=True, covered=True, polled=True)
     line["recipes"] = {**line["recipes"], "recipe-0": {"mirrored": {"ok": None}, "covered": {"ok": True}}}
-    assert "7 of 8 mirrored (1 not looked at)" in lede(record_of(tmp_path, line, end=FAILED))
+    assert "7 of 8 mirrored (1 unknown)" in lede(record_of(tmp_path, line, end=FAILED))
 
 
 def test_run_that_could_not_begin_claims_nothing(tmp_path: Path) -> None:
