@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests_meta.muster_runs import CONVERGED, NIGHT, WorldPool
+from tests_meta.muster_runs import CONVERGED, NIGHT, WorldPool, processes_of
 from tests_meta.reference_night import ReferenceNight, prepare_initial_world, run_reference_night
 
 # Each of these runs dozens of rehearsals; run them with MUSTER_LONG=1 pytest tests_meta/
@@ -38,6 +39,9 @@ collect_ignore = [] if os.environ.get("MUSTER_LONG") else LONG
 
 ALLOWED_SKIPS = Path(__file__).with_name("allowed_skips.txt")
 
+
+# What runs leave in the folder of temporary files until the session ends: reports, compiled modules, a fork server.
+KEPT_UNTIL_THE_END = ("muster-reports-", "muster-compiled-", "pymp-")
 
 WORLD_POOL = pytest.StashKey[WorldPool]()
 
@@ -89,6 +93,8 @@ def pytest_configure(config: pytest.Config) -> None:
         compiled = os.environ["PYTHONPYCACHEPREFIX"] = tempfile.mkdtemp(prefix="muster-compiled-")
         config.add_cleanup(lambda: shutil.rmtree(compiled, ignore_errors=True))
     config.pluginmanager.register(Skips(), "muster-skips")
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Leftovers(config), "muster-leftovers")
     # By default pytest-xdist starts with the files that have the most tests, which are not the slowest ones.
     config.option.loadscopereorder = False
 
@@ -102,13 +108,42 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
                     terminalreporter.write_line(str(value))
 
 
+class Leftovers:
+    """Gives all temporary files of a session one folder, and fails the session if tests leave any there or a process.
+
+    pytest's own folders (`tmp_path`) stay where they are: the path of a socket must be short.
+    """
+
+    def __init__(self, config: pytest.Config) -> None:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+        self._folder = Path(tempfile.mkdtemp(prefix="muster-tests-"))
+        os.environ["TMPDIR"] = str(self._folder)  # the workers of pytest-xdist inherit it
+        tempfile.tempdir = None
+        self._left: list[str] = []
+        config.add_cleanup(lambda: shutil.rmtree(self._folder, ignore_errors=True))
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        names = sorted(
+            path.name for path in self._folder.iterdir() if not path.name.startswith(KEPT_UNTIL_THE_END)
+        )
+        self._left = names + processes_of(str(self._folder))
+        if self._left and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        for line in self._left:
+            terminalreporter.write_line(f"left behind by a test in {self._folder}: {line}")
+
+
 class Skips:
-    """On CI, a skip for a reason that is not in allowed_skips.txt fails the session."""
+    """Counts the skips by reason; on CI, one for a reason that is not in allowed_skips.txt fails the session."""
 
     def __init__(self) -> None:
         lines = (line.strip() for line in ALLOWED_SKIPS.read_text().splitlines())
         self._allowed = tuple(line for line in lines if line and not line.startswith("#"))
         self._unlisted: list[str] = []
+        self._reasons: Counter[str] = Counter()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.skipped and not hasattr(report, "wasxfail"):
@@ -120,6 +155,7 @@ class Skips:
 
     def _note(self, report: pytest.TestReport | pytest.CollectReport) -> None:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        self._reasons[reason.removeprefix("Skipped: ").rstrip(".")] += 1
         if not reason.removeprefix("Skipped: ").startswith(self._allowed):
             self._unlisted.append(f"{report.nodeid}: {reason}")
 
@@ -128,5 +164,8 @@ class Skips:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        for line in self._unlisted:
+        if self._reasons:
+            counted = "; ".join(f"{count} because {reason}" for reason, count in self._reasons.most_common())
+            terminalreporter.write_line(f"skipped: {counted}")
+        for line in self._unlisted if os.environ.get("CI") == "true" else ():
             terminalreporter.write_line(f"skipped for a reason that is not in {ALLOWED_SKIPS.name}: {line}")

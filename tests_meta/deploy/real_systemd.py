@@ -13,7 +13,6 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,7 +24,7 @@ from tests_meta.rehearsal.ci_world import until
 from tests_meta.rehearsal.host_world import Answer
 
 SYSTEMD = "/lib/systemd/systemd"
-LOCK = Path(tempfile.gettempdir(), "muster-machine.lock")
+LOCK = Path("/run/muster-machine.lock")
 PROFILE, CURRENT = "/nix/var/nix/profiles/system", "/run/current-system"
 UNITS = "etc/systemd/system"
 # Represents the ssh server, which must survive a revert.
