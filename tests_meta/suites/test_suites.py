@@ -298,6 +298,7 @@ def test_green_without_own_tests_is_in_the_status_and_a_finding(world: SuiteWorl
     assert run.surveys.now.ccci
     assert covered(run.record, run.surveys, "mumble").answer is Answer.YES
     assert covered(run.record, run.surveys, "mumble").evidence["last build"] == recipe_status.NOT_ASKED
+    assert covered(run.record, run.surveys, "mumble").evidence["proven"].startswith("no: no build is known")
     rows = (("install::_generic/test_generic_install.py::test_serves", "passed"),)
     head = run.surveys.now.ccci.head
     run.record.decide(
@@ -305,8 +306,27 @@ def test_green_without_own_tests_is_in_the_status_and_a_finding(world: SuiteWorl
         known_red="",
     )
     assert covered(run.record, run.surveys, "mumble").answer is Answer.NO
+    assert covered(run.record, run.surveys, "mumble").evidence["proven"] == "no"
     coverage.report(run.context, run.record, run.surveys, passed=range(7))
     assert [finding.id for finding in run.record.findings] == ["hollow-mumble"]
+
+
+def test_suite_is_proven_when_each_of_its_tests_ran(world: SuiteWorld) -> None:
+    """*Covered* is a suite that stands; *proven* one of which the latest build ran each test that can fail."""
+    run = world.run({}, recipes=["mumble"])
+    assert run.surveys.now.ccci
+    every = sorted(run.surveys.now.ccci.suites["mumble"].sound_tests)
+    rows = tuple((f"custom::{name}", "passed") for name in every)
+    verdict = TestmeVerdict("mumble", Answer.YES, Answer.YES, Answer.YES, build=7, tests=rows)
+
+    def proven(verdict: TestmeVerdict) -> str:
+        run.record.decide(verdict, known_red="")
+        return covered(run.record, run.surveys, "mumble").evidence["proven"]
+
+    assert proven(verdict) == "yes"
+    skipped = (*rows[:-1], (rows[-1][0], "skipped"))
+    assert proven(dataclasses.replace(verdict, tests=skipped)) == f"no: not run or skipped: {every[-1]}"
+    assert proven(dataclasses.replace(verdict, tests=rows[:-1])) == f"no: not run or skipped: {every[-1]}"
 
 
 def test_file_without_a_test_function_covers_nothing(world: SuiteWorld) -> None:

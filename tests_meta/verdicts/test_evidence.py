@@ -10,7 +10,7 @@ from fixtures.ccci.suites import META, Suite
 from fixtures.clients.drone_values import Build, Results, TestRow
 from fixtures.journal.kinds import Doubt
 from fixtures.verdicts.classes import is_flaky
-from fixtures.verdicts.evidence import digest, find_doubt, not_run
+from fixtures.verdicts.evidence import digest, find_doubt
 from fixtures.verdicts.latest import LatestVerdict, VerdictSource
 
 HEAD, OTHER = "a" * 40, "b" * 40
@@ -50,8 +50,8 @@ def test_green_needs_results_of_its_own_that_passed(found: Results | None, doubt
 
 def test_tests_that_did_not_run_are_named() -> None:
     """Each test of the suite that can fail and has no row is named."""
-    assert not_run([PASSED.name], SUITE) == [f"{FILE}::test_login"]
-    assert not_run([PASSED.name, f"{FILE}::test_login[de]"], SUITE) == []
+    assert SUITE.not_run([PASSED.name]) == [f"{FILE}::test_login"]
+    assert SUITE.not_run([PASSED.name, f"{FILE}::test_login[de]"]) == []
 
 
 def test_digest_changes_with_what_the_results_say() -> None:

@@ -388,6 +388,22 @@ def test_green_of_an_older_suite_is_stale(nights: Nights, world: World, path: st
     assert run.context.request_counts()["news"] == 0
 
 
+def test_green_from_before_its_suite_is_stale_and_no_contradiction(nights: Nights, world: World) -> None:
+    """A suite that was added after the latest green was run by no build: tested first, and nothing fails."""
+    bare, head = world.settings.forge_dir / "repos" / ORG / "cc-ci.git", world.head("cc-ci")
+    files = {"recipe_meta.py": "", "functional/test_new.py": "def test_new(live_app):\n    assert live_app\n"}
+    commit_tree(bare, "main", {f"tests/ancient/{path}": text for path, text in files.items()}, parent=head)
+    roster: dict[str, KnownRed | None] = {"ancient": None}
+    try:
+        _, first = nights.look(roster, verdict_age_d=3650)
+        _, second = nights.look(roster, at=NIGHT + timedelta(days=1), verdict_age_d=3650)
+    finally:
+        git(bare, "update-ref", "refs/heads/main", head)
+    for night in (first, second):
+        assert night["ancient"].verdict_class == "stale"
+        assert "tests/ancient/functional/test_new.py" in night["ancient"].words
+
+
 def test_green_of_another_head_is_stale(nights: Nights, world: World) -> None:
     """When the recipe's main moved on from the tested head, the green says nothing about it."""
     roster: dict[str, KnownRed | None] = {"mended": None}
