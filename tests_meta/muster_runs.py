@@ -229,6 +229,12 @@ class WorldPool:
             self._running.end()
         self._running, self._shared = None, ""
 
+    @property
+    def running_pid(self) -> int:
+        """The process below which everything of the running world is."""
+        assert self._running is not None
+        return self._running.pid
+
     def keep(self, name: str) -> None:
         """Stop the world and keep a copy under this name."""
         self.end()
