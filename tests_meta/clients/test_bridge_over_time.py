@@ -50,7 +50,7 @@ def look(
         "bridge-services": Section("proxy_app\nbridge_app\n", 0),
         "bridge-service": printed([service]),
         "bridge-history": printed(list(tasks)),
-        "bridge-task": printed(wanted[:1]) if wanted else Section("", 1),
+        "bridge-task": printed(wanted[:1]),
         "bridge-log": Section("watching\n", 0),
         "bridge-configured": Section("", 0),
     }
@@ -113,7 +113,8 @@ def test_own_update_is_waited_for() -> None:
 
 def test_missing_service_and_scaled_to_0_can_be_deployed_again() -> None:
     """Both are certain: docker lists its services without it, or its specification wants no task."""
-    gone = look(broken={"bridge-services": Section("proxy_app\n", 0)})
+    none = Section("[]\n", 1, "Error: no such service: bridge_app")
+    gone = look(broken={"bridge-services": Section("proxy_app\n", 0), "bridge-service": none})
     assert gone == ABSENT
     scaled = look(task("shutdown", created=900, since=5), replicas=0)
     assert scaled.trouble(STABLE_S) == "scaled to 0"
@@ -130,6 +131,7 @@ def test_missing_service_and_scaled_to_0_can_be_deployed_again() -> None:
     [
         {"bridge-services": Section("", 1, "Cannot connect to the Docker daemon")},
         {"bridge-service": Section("[]\n", 1, "Cannot connect to the Docker daemon")},
+        {"bridge-task": Section("", 1, "Cannot connect to the Docker daemon")},
     ],
 )
 def test_what_docker_does_not_say_is_unknown(broken: dict[str, Section]) -> None:
@@ -139,6 +141,39 @@ def test_what_docker_does_not_say_is_unknown(broken: dict[str, Section]) -> None
     assert bridge.trouble(STABLE_S).startswith("not known: docker does not")
     assert not bridge.deployable
     assert not bridge.may_settle(STABLE_S)
+
+
+@pytest.mark.parametrize("silent", [{"bridge-services": Section("", 0)}, {"bridge-task": printed([])}])
+def test_docker_that_contradicts_itself_is_unknown(silent: dict[str, Section]) -> None:
+    """A list without the service or without its task, while docker inspects it, is no missing bridge."""
+    bridge = look(task("running", created=900, since=890), broken=silent)
+    assert "docker" in bridge.unread
+    assert not bridge.deployable
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"bridge-task": Section("", 1, "Failed to connect to bus")},
+        {"bridge-task": Section("", 0)},
+        {"bridge-environment": Section("", 1, "tr: read error: Permission denied")},
+        {"bridge-environment": Section("", 0)},
+    ],
+)
+def test_unit_that_systemd_does_not_show_is_unknown(broken: dict[str, Section]) -> None:
+    """A systemd that does not answer, or an environment that cannot be read, is no missing or silent bridge."""
+    unit = Systemd("bridge.service", "POLL_REPOS", ("true",), ("true",))
+    sections = {
+        "bridge-task": Section("InvocationID=abc\nSubState=running\n", 0),
+        "bridge-environment": Section("POLL_REPOS=a/b\n", 0),
+        "bridge-log": Section("", 0),
+        "bridge-configured": Section("", 0),
+        "bridge-restarts": Section("", 0),
+    }
+    assert unit.task(sections).poll_set == "a/b"
+    bridge = unit.task(sections | broken)
+    assert bridge.unread
+    assert not bridge.deployable
 
 
 def test_answer_in_another_form_is_malformed() -> None:

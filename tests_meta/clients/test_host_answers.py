@@ -92,3 +92,54 @@ def test_garbled_frame_of_a_section_is_a_cut_answer() -> None:
     for odd in (f"@section a \ufffd{coded}  .\n", "@section a !!!  .\n", f"@section a {coded[:-3]}  .\n"):
         with pytest.raises(Unreachable, match="cut before a"):
             parse(odd, {"a": "x"}, where="host")
+
+
+@pytest.mark.parametrize(
+    "odd", ["Welcome to nixos\n", "backup.service\n", "[{}]\n", "\x00\n", "x loaded failed failed\n"]
+)
+def test_line_that_names_no_unit_is_malformed(odd: str) -> None:
+    """A line of systemctl in another form is no failed unit, and no foreign run's timer either."""
+    listed = (
+        "\u25cf backup.service loaded failed failed Copy snapshots\ndev-x\\x2dy.device loaded active plugged\n"
+    )
+    assert nixos.unit_names(section(listed)) == {"backup.service", "dev-x\\x2dy.device"}
+    with pytest.raises(Malformed, match="systemctl list-units"):
+        nixos.unit_names(section(listed + odd))
+    with pytest.raises(Malformed, match="systemctl list-units"):
+        nixos.parse_unit_states(section(listed + odd))
+
+
+def test_checkout_whose_status_cannot_be_read_is_not_clean() -> None:
+    """A failed git status is a problem of the checkout, not an empty list of edits."""
+    sections = {
+        "checkout-head": section(f"{SHA}\n"),
+        "checkout-branch": section("main\n"),
+        "checkout-status": section(""),
+        "checkout-submodules": section(""),
+        "checkout-remote": section("http://forge/o/cc-ci.git\n"),
+    }
+    assert nixos.parse_checkout(sections).problem == ""
+    unread = nixos.parse_checkout(sections | {"checkout-status": section("", 128, "fatal: index file corrupt")})
+    assert unread.problem == "its status cannot be read (fatal: index file corrupt)"
+
+
+def test_empty_identity_is_unread() -> None:
+    """A machine that prints nothing for a part of its identity could not be read; it is not another machine."""
+    sections = {name: section("x\n") for name in ("machine-id", "hostname", "root-device")}
+    assert nixos.parse_identity(sections).hostname == "x"
+    with pytest.raises(Unreachable, match="its hostname could not be read"):
+        nixos.parse_identity(sections | {"hostname": section("\n")})
+
+
+def test_system_that_is_no_store_path_is_unread() -> None:
+    """What stands for the running system must be a path of the Nix store."""
+    path = f"/nix/store/{'0' * 32}-nixos"
+    sections = {
+        "running": section(f"{path}\n"),
+        "profile": section(f"system-42-link\n{path}\n"),
+        "generations": section(""),
+    }
+    assert nixos.parse_system(sections).running == path
+    for odd in ("null\n", "/nix/sto\n", f"Welcome!\n{path} now\n"):
+        with pytest.raises(Unreachable, match="current-system"):
+            nixos.parse_system(sections | {"running": section(odd)})

@@ -22,8 +22,9 @@ DENIED = Section("", 1, "cat: .gitmodules: Permission denied\n")
 BUS = Section("", 1, "Failed to connect to bus: Connection refused\n")
 EMPTY = Section("", 1)
 YES, NOTHING = Section("yes\n", 0), Section("", 0)
-RUNNING = Section("/nix/store/x\n", 0)
-PROFILE = Section("system-42-link\n/nix/store/x\n", 0)
+SYSTEM = f"/nix/store/{'0' * 32}-nixos"
+RUNNING = Section(f"{SYSTEM}\n", 0)
+PROFILE = Section(f"system-42-link\n{SYSTEM}\n", 0)
 
 UNREAD: dict[str, tuple[Callable[[HostChecks], str | Result], dict[str, Section], str]] = {
     "the bridge without docker": (
