@@ -114,7 +114,7 @@ def test_it_has_upstreams_tags(
         return
     mirror = mirrors.survey.mirrors.get(recipe) or Refs("")
     upstream = mirrors.survey.upstreams.get(recipe) or Refs("")
-    unmirrored = surveys.unmirrored.get(recipe, frozenset())
+    unmirrored = surveys.unmirrored.get(recipe, {})
     expect.nothing(
         f"missing tags, of the {len(upstream.tags) - len(unmirrored)} tags of upstream that can be mirrored",
         [tag for tag in mirror.missing_tags(upstream) if tag not in unmirrored],
