@@ -10,7 +10,7 @@ import pytest
 
 from fixtures.clients.git import MAIN
 from fixtures.deploy.identity import wanted_identity
-from fixtures.deploy.running_system import describe_running_system
+from fixtures.deploy.running_system import describe_running_system, name_generation
 from fixtures.errors import MusterError
 from fixtures.preflight.fixture import Preflight, clock_differences
 from fixtures.run.context import Context
@@ -177,7 +177,7 @@ def test_the_baseline_is_complete(surveys: Surveys, expect: Expectation) -> None
         "the running system in the baseline",
         bool(host.system.running),
         expected="a store path",
-        seen=f"generation {host.system.profile.number}, {host.system.running}",
+        seen=f"{host.system.running}, {name_generation(host.system)}",
     )
 
 

@@ -32,6 +32,7 @@ LONG = [
     "rollback/test_recovery.py",
     "health/test_mutations_applied.py",
     "health/test_answer_fuzz.py",
+    "health/test_healthy_nights.py",
 ]
 # Started first, so that with -n no worker starts one of these last while the others are finished.
 SLOWEST = ("test_power_cuts", "test_known_bad_worlds", "test_whole_rehearsal", "test_faults", "test_as_a_service")

@@ -7,7 +7,12 @@ import pytest
 from fixtures.clients import nixos
 from fixtures.clients.nixos import Generation, System
 from fixtures.clients.probe_script import Section
-from fixtures.deploy.running_system import describe_running_system, is_somebodys_choice, report_running_system
+from fixtures.deploy.running_system import (
+    describe_running_system,
+    is_somebodys_choice,
+    name_generation,
+    report_running_system,
+)
 from fixtures.journal.kinds import Severity
 
 STORE = "/nix/store"
@@ -32,6 +37,13 @@ def test_newest_generation_is_nothing_to_report() -> None:
     assert [one.number for one in system.generations] == [9, 41, 42]
     assert (system.base, system.specialisation, system.numbers) == (NEW, "", (42,))
     assert report_running_system(system, "cc-ci") is None
+
+
+def test_path_is_named_with_its_own_generation() -> None:
+    """Where the next boot starts another generation, both are named, each with its own path."""
+    assert name_generation(read(NEW)) == "generation 42"
+    assert name_generation(read(NEW, boots=41)) == f"generation 42; generation 41, {OLD}, boots next"
+    assert name_generation(read(OTHER)) == f"no generation of the profile; generation 42, {NEW}, boots next"
 
 
 def test_specialisation_is_a_persons_choice() -> None:

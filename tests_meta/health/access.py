@@ -97,9 +97,7 @@ def the_host_runs_an_older_generation_since_a_reboot(world: World) -> Iterator[N
     yield
 
 
-@mutation(
-    finding("host-runs-another-system"), also=(test("no other system replaced it"),), apply=13, restores=False
-)
+@mutation(finding("host-runs-another-system"), also=(test("no other system replaced it"),), restores=False)
 def the_host_runs_a_specialisation(world: World) -> Iterator[None]:
     """The host runs a specialisation, which somebody chose at the boot menu."""
     world.parallel.start("host-in-specialisation")

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests_meta.health.mutation import When, mutation, test
+from tests_meta.health.mutation import When, finding, mutation, test
 from tests_meta.health.world import World, git
 from tests_meta.world_view import POLL_FILE
 
@@ -62,14 +62,14 @@ def the_poll_file_has_no_poll_set(world: World) -> Iterator[None]:
         yield
 
 
-@mutation(test("three poll sets are equal"), apply=13)
+@mutation(test("three poll sets are equal"), apply=13, apply_named_by=finding("deploy-withheld"))
 def the_checkouts_poll_file_is_another(world: World) -> Iterator[None]:
     """The poll set in the host's checkout is not git's."""
     with world.edited(world.host_folder / "root/cc-ci" / POLL_FILE, f",{world.org}/ghost", ""):
         yield
 
 
-@mutation(test("three poll sets are equal"), apply=0)
+@mutation(test("three poll sets are equal"), apply=0, apply_named_by=finding("polled-by-hand"))
 def the_bridge_polls_one_repository_more(world: World) -> Iterator[None]:
     """The running bridge polls a repository that is not in git's poll set."""
     world.deploy_bridge({f",{world.org}/ghost": f",{world.org}/ghost,{world.org}/mailu"})

@@ -172,6 +172,14 @@ MISTAKES: dict[str, Mistake] = {
         "ccci.poll_file", 'poll_file = "nix/modules/bridge.nix"'),
     "wrong poll variable": (
         "forge", lambda w: [("[ccci]", '[ccci]\npoll_variable = "POLL_SET"')], "ccci.poll_file", "POLL_SET"),
+    "wrong pipeline file": (
+        "forge", lambda w: [("[ccci]", '[ccci]\npipeline_file = ".woodpecker.yml"')],
+        "ccci.pipeline_file", "has no .woodpecker.yml"),
+    "unit that the host does not have": (
+        "host", lambda w: [("[bridge]", 'units = ["dockerd.service"]\n\n[bridge]')], "host.units", "dockerd.service"),
+    "life_command that never changes": (
+        "host", lambda w: [("[bridge]", '[bridge]\nlife_command = ["echo", "1"]')],
+        "bridge.life_command", "no sign of life"),
     "tests_dir without suites": (
         "forge", lambda w: [("[ccci]", '[ccci]\ntests_dir = "nix"')], "ccci.tests_dir", "no suite in nix/"),
     "unknown template recipe": (
@@ -263,6 +271,28 @@ def test_single_mistake_is_reported_at_its_setting(night: WorldPool, name: str) 
     assert setting in wrong_settings(said), said
     assert set(wrong_settings(said)) - {setting} <= ALSO, said
     assert words in lines_about(said, setting), said
+    assert "→" in lines_about(said, setting)
+
+
+NOTES = {
+    "results_dir without results": (
+        ("[drone]", '[drone]\nresults_dir = "/var/lib/elsewhere"'), "drone.results_dir", "has no <build>/results.json"),
+    "configured_command that prints nothing": (
+        ("[bridge]", '[bridge]\nconfigured_command = ["true"]'), "bridge.configured_command", "the value of none"),
+    "known failure that has expired": (
+        ("[bridge]", '[[host.known_failures]]\nwhat = "x.service"\nreason = "ordered"\nuntil = 2020-01-01\n\n[bridge]'),
+        "host.known_failures", "x.service"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NOTES)
+def test_setting_without_effect_is_noted(night: WorldPool, name: str) -> None:
+    """A setting that shows nothing to a health check is a note with a remedy; in the right site file it is ok."""
+    change, setting, words = NOTES[name]
+    code, said = run_check(night, site_with(night, "note", change), "host", "drone")
+    assert code == 0, said
+    assert lines_about(said, setting).startswith("note")
+    assert words in lines_about(said, setting)
     assert "→" in lines_about(said, setting)
 
 

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from fixtures.changes import REGISTRY, Area
+from fixtures.clients.forge_values import File
 from fixtures.journal.kinds import ChangeKind
 from fixtures.journal.reader import Change
 from fixtures.rollback.cause import find_causes, with_dependents
-from fixtures.rollback.regression import Difference
+from fixtures.rollback.regression import Difference, lost_entries
 
 
 def made(kind: ChangeKind, id: int, *, recipe: str | None = None, **undo: Any) -> Change:
@@ -37,6 +38,21 @@ def test_live_regression_is_caused_only_by_a_change_of_the_host(area: Area) -> N
     assert find_causes(run_with(sync, made(ChangeKind.ENROLL, 2)), difference) == []
     switch = made(ChangeKind.SWITCH, 3)
     assert find_causes(run_with(sync, switch), difference) == [switch]
+
+
+@pytest.mark.parametrize(("entry", "lost"), [("org/ghost", True), ("org/mailu", True), ("org/playground", False)])
+def test_entry_that_nobody_committed_is_no_regression(entry: str, lost: bool) -> None:
+    """What only a bridge that was deployed by hand polled is lost with the next deploy of what is committed."""
+
+    def polling(*entries: str) -> Any:
+        host = SimpleNamespace(bridge=SimpleNamespace(poll_set=",".join(entries), unread=""))
+        ccci = SimpleNamespace(poll_file=File("bridge.nix", b'"POLL_REPOS=org/cc-ci,org/mailu"', ""))
+        return SimpleNamespace(host=host, ccci=ccci)
+
+    site = SimpleNamespace(ccci=SimpleNamespace(repository="org/cc-ci"))
+    context: Any = SimpleNamespace(roster=SimpleNamespace(names=["ghost"]), site=site)
+    found = lost_entries(context, polling("org/cc-ci", entry), polling("org/cc-ci"))
+    assert [one.subject for one in found] == ([entry] if lost else [])
 
 
 def test_mirror_regression_is_caused_only_by_a_change_of_that_mirror() -> None:
