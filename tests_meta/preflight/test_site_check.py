@@ -279,9 +279,7 @@ NOTES = {
         ("[drone]", '[drone]\nresults_dir = "/var/lib/elsewhere"'), "drone.results_dir", "has no <build>/results.json"),
     "configured_command that prints nothing": (
         ("[bridge]", '[bridge]\nconfigured_command = ["true"]'), "bridge.configured_command", "the value of none"),
-    "known failure that has expired": (
-        ("[bridge]", '[[host.known_failures]]\nwhat = "x.service"\nreason = "ordered"\nuntil = 2020-01-01\n\n[bridge]'),
-        "host.known_failures", "x.service"),
+    "known failure that has expired": (("9999-12-31", "2020-01-01"), "host.known_failures", "offsite-copy.service"),
 }  # fmt: skip
 
 
