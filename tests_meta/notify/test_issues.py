@@ -17,7 +17,9 @@ import pytest
 from fixtures.clients.forge_issues import IssueClient
 from fixtures.clients.http import Http
 from fixtures.config.secret import Secret
+from fixtures.deploy.host_facts import FactKind
 from fixtures.errors import Refused, Unreachable
+from fixtures.journal.finding_kinds import FindingKind, finding_kind
 from fixtures.journal.kinds import OutsideSystem, Reason, Severity
 from fixtures.journal.load_record import load
 from fixtures.journal.run_record import Assertion, Finding, Planned, RunRecord
@@ -26,6 +28,7 @@ from fixtures.notify.finding_state import night_of
 from fixtures.notify.grouping import group_findings
 from fixtures.notify.issues import Issues
 from fixtures.notify.notice import Notice
+from fixtures.verdicts.findings import ADVICE
 from tests_meta.rehearsal.forge_server import BOT, ForgeUnderTest, Remote, forge
 from tests_meta.reports import sample_runs
 
@@ -50,6 +53,7 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
 def finding(what: str = "main is apart from upstream", recipe: str | None = "ghost", **more: str) -> Finding:
     given = {
         "id": f"mirror-{recipe}",
+        "kind": FindingKind.MIRROR,
         "where": "https://forge.example.org/x",
         "do": "Look.",
     }
@@ -373,14 +377,36 @@ def test_failed_deploy_includes_its_regressions(healthy: RunRecord) -> None:
 
 def test_run_ids_and_counts_do_not_make_new_findings(healthy: RunRecord) -> None:
     """Run ids and change numbers are not part of a marker, so a repeated problem keeps its issue."""
-    names = (
-        "undo-3",
-        "undo-7",
-        "unfinished-20260602T001300000Z-cc-ci-apply",
-        "settle-20260602T001300000Z-cc-ci-4",
-    )
-    findings = tuple(finding(id=name, recipe=None, what=name) for name in names)
+    names = {
+        "undo-3": FindingKind.UNDO,
+        "undo-7": FindingKind.UNDO,
+        "unfinished-20260602T001300000Z-cc-ci-apply": FindingKind.UNFINISHED,
+        "settle-20260602T001300000Z-cc-ci-4": FindingKind.SETTLE,
+    }
+    findings = tuple(finding(id=name, kind=kind, recipe=None, what=name) for name, kind in names.items())
     assert ids(replace(healthy, exit=12, findings=findings)) == ["settle", "undo", "unfinished"]
+
+
+def test_names_on_the_host_stay_out_of_title_and_marker(healthy: RunRecord) -> None:
+    """Failed units are one group, whose title and marker hold no unit's name; its text does (positive control)."""
+    units = ("backup@alice.service", "<b>fixes #1</b>.service")
+    findings = tuple(
+        finding(
+            id=f"host-failed-unit-{unit}", kind=FindingKind.HOST_FAILED_UNIT, recipe=None, what=f"{unit} failed"
+        )
+        for unit in units
+    )
+    (group,) = group_findings(replace(healthy, exit=1, findings=findings), severity="warning")
+    assert (group.id, group.title) == ("host-failed-unit", "muster: a unit has failed")
+    assert [item.what for item in group.items] == [f"{unit} failed" for unit in units]
+
+
+def test_every_kind_of_fact_and_verdict_is_a_kind_of_finding() -> None:
+    """Kinds that are made of another word exist, and a word of another version is reported as a run that failed."""
+    made = [f"host-{kind}" for kind in FactKind]
+    made += list(ADVICE)
+    assert [finding_kind(word) for word in made] == [FindingKind(word) for word in made]
+    assert finding_kind("of another version") is FindingKind.RUN
 
 
 def test_pending_changes_are_drift_in_a_health_check(healthy: RunRecord) -> None:

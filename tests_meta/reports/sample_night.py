@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+from fixtures.journal.finding_kinds import FindingKind
 from fixtures.journal.writer import Journal
 
 MIDNIGHT = datetime(2026, 6, 2, 0, 13, 0, tzinfo=UTC)
@@ -147,9 +148,19 @@ class Night:
         )
 
     def finding(
-        self, name: str, severity: str, what: str, *, where: str = "", do: str = "", recipe: str | None = None
+        self,
+        name: str,
+        kind: FindingKind,
+        severity: str,
+        what: str,
+        *,
+        where: str = "",
+        do: str = "",
+        recipe: str | None = None,
     ) -> None:
-        self.journal.write("finding", id=name, severity=severity, what=what, where=where, do=do, recipe=recipe)
+        self.journal.write(
+            "finding", id=name, kind=kind, severity=severity, what=what, where=where, do=do, recipe=recipe
+        )
 
     def end(self, verdict: str, *, stopped_by: str = "") -> None:
         spent = round(self.clock.elapsed_s - self.began, 3)

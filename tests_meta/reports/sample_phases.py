@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from fixtures.journal.finding_kinds import FindingKind
 from tests_meta.reports.sample_night import DRONE, FORGE, MISSING, NEW, OLD, ORG, PROVEN, Night, sha
 
 
@@ -347,6 +348,7 @@ def resume(night: Night) -> None:
 def leftovers(night: Night) -> None:
     night.finding(
         "bluesky-pds-1",
+        FindingKind.LEFT_FOR_A_PERSON,
         "info",
         "`bluesky-pds` #1 is a leftover smoke test.",
         where=f"{FORGE}/{ORG}/bluesky-pds/pulls/1",
@@ -355,6 +357,7 @@ def leftovers(night: Night) -> None:
     )
     night.finding(
         "no-self-service",
+        FindingKind.HOST_CHECKOUT,
         "info",
         "The host has no self-service rebuild path: `/root/cc-ci` is synced by an operator.",
         do="Give the host a pull of its own.",

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from fixtures.errors import Unknown
+from fixtures.journal.finding_kinds import FindingKind
 from fixtures.journal.writer import Journal
 from tests_meta.reports.sample_night import (
     DRONE,
@@ -95,6 +96,7 @@ def _converged(night: Night) -> None:
     leftovers(night)
     night.finding(
         "immich-red",
+        FindingKind.NEW_RED,
         "warning",
         "immich is red at restore: the ci_marker table is missing.",
         where=f"{DRONE}/{ORG}/cc-ci/121",
@@ -149,6 +151,7 @@ def _drift(night: Night) -> None:
     leftovers(night)
     night.finding(
         "n8n-apart",
+        FindingKind.MIRROR,
         "action",
         "The mirror of n8n is apart from upstream: somebody pushed to its main.",
         where=f"{FORGE}/{ORG}/n8n/commits/branch/main",
@@ -171,6 +174,7 @@ def _failed(night: Night) -> None:
     enrollment(night)
     night.finding(
         "mailu-empty",
+        FindingKind.MIRROR,
         "action",
         "The mirror of mailu stayed empty after the push.",
         where=f"{FORGE}/{ORG}/mailu",
@@ -206,6 +210,7 @@ def _regressed(night: Night, *, undo_works: bool) -> None:
     if undo_works:
         night.finding(
             "bridge-rejected",
+            FindingKind.DEPLOY_FAILED,
             "warning",
             "The new bridge task was rejected: no suitable node. The host was put back to generation 57.",
             where="host ci.example.org",
@@ -215,6 +220,7 @@ def _regressed(night: Night, *, undo_works: bool) -> None:
     else:
         night.finding(
             "host-broken",
+            FindingKind.DEPLOY_FAILED,
             "action",
             "The bridge does not run, and the host could not be put back.",
             where="host ci.example.org, console",
@@ -230,6 +236,7 @@ def _withheld(night: Night) -> None:
         step(night)
     night.finding(
         "checkout-dirty",
+        FindingKind.DEPLOY_WITHHELD,
         "action",
         "The checkout `/root/cc-ci` holds local changes, so the deploy was withheld.",
         where="host ci.example.org:/root/cc-ci",

@@ -49,6 +49,7 @@ HEADLINES = {
     "recovered": "Recovered",
     "interrupted": "Interrupted",
     "unreachable": "Unreachable",
+    "partial": "Partial",
 }
 
 
