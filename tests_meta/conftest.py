@@ -17,7 +17,6 @@ from tests_meta.reference_night import ReferenceNight, prepare_initial_world, ru
 # Each of these runs dozens of rehearsals; run them with MUSTER_LONG=1 pytest tests_meta/
 LONG = [
     "rollback/test_crash.py",
-    "run/test_broken_calls.py",
     "rollback/test_undo_sweep.py",
     "rehearsal/test_thirty_nights.py",
     "config/test_twentieth_recipe.py",

@@ -2,17 +2,19 @@
 
 The calls are enumerated from a run (`tests_meta.run.broken_calls_plugin`). muster retries reads, so one run in which
 all reads fail once must converge. Writes are never retried blindly: each write fails in a separate run, which must
-converge or report the failure, and must not leave a partial change. If all calls are tested, the run after a reported
-failure must converge and the one after that change nothing: a passing failure never becomes a lasting one.
+converge or report the failure, and must not leave a partial change. The run after a reported failure must converge,
+and the one after that change nothing: a passing failure never becomes a lasting one.
 
 By default the mirrors and suites exist before the run; one kind of read failure and a sample of the writes are tested,
 chosen by ``MUSTER_SEED`` (default: the date). ``MUSTER_ALL_CALLS=1`` tests all writes of a whole run and every read
-that never gets an answer; ``MUSTER_ALL_CALLS=writes`` omits those reads.
+that never gets an answer; ``MUSTER_ALL_CALLS=writes`` omits those reads; ``MUSTER_ALL_CALLS=kinds`` tests each kind of
+write once, with one of the failures.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -32,7 +34,7 @@ from tests_meta.parallel_worlds import (
 from tests_meta.rollback.crash_checks import RECIPES, ROSTER, orphans
 
 WHICH = os.environ.get("MUSTER_ALL_CALLS", "")
-ALL = WHICH in ("1", "writes")
+ALL = WHICH in ("1", "writes", "kinds")
 SEED = int(os.environ.get("MUSTER_SEED", date.today().toordinal()))
 FAILURES = ("reset", "lost", "time-out", "500")
 SAMPLE = 2
@@ -149,6 +151,12 @@ def what(call: Call) -> str:
     return call.name.partition(" ")[2]
 
 
+def kind(call: Call) -> str:
+    """The call's name with the recipes and numbers in it replaced."""
+    names = "|".join(map(re.escape, sorted(RECIPES, key=len, reverse=True)))
+    return re.sub(rf"\b({names})\b|\b[0-9a-f]{{8,}}\b|\d+", "X", what(call))
+
+
 @pytest.fixture(scope="module")
 def chosen(calls: list[Call]) -> list[tuple[Call, str]]:
     """The calls to break and the failure of each: all, or a sample spread evenly over the writes."""
@@ -158,6 +166,9 @@ def chosen(calls: list[Call]) -> list[tuple[Call, str]]:
         for failure in (FAILURES if call.writes else ("reset",))
         if call.writes or WHICH == "1"
     ]
+    if WHICH == "kinds":
+        first = {kind(call): call for call in reversed(calls) if call.writes}
+        return [(call, FAILURES[(number + SEED) % len(FAILURES)]) for number, call in enumerate(first.values())]
     step = 1 if ALL else max(1, len(everything) // SAMPLE)
     return everything[SEED % step :: step]
 
@@ -196,7 +207,7 @@ def test_failed_call_leaves_no_partial_change(
         try:
             fault_run = _break(parallel_world, failure, call.name)
             point, found = f"{failure}: {call.name}", partial_changes(fault_run)
-            found += run_until_unchanged(parallel_world, fault_run.ran) if ALL else []
+            found += run_until_unchanged(parallel_world, fault_run.ran)
         finally:
             parallel_world.end()
         print(f"{point}: exit {fault_run.ran.exit} {found or 'correct'}", flush=True)
