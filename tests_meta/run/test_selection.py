@@ -5,6 +5,7 @@ Listings show the selected tests; where the result matters, the selection is run
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -235,6 +236,7 @@ TABLE: dict[str, Row] = {
     # Nothing is lost.
     "no selection": health(last=(0, WHOLE)),
     "-x without a failure": health("-x", last=(0, WHOLE)),
+    "--maxfail without a failure": health("--maxfail", "1", last=(0, WHOLE)),
     "--pdb without a failure": health("--pdb", last=(0, WHOLE)),
     "--import-mode": health("--import-mode", "importlib", last=(0, WHOLE)),
     "-p no:cacheprovider": health("-p", "no:cacheprovider", last=(0, WHOLE)),
@@ -305,12 +307,40 @@ def test_selection_fails_when_an_earlier_phase_fails(converged: WorldPool) -> No
     assert skipped["the bridge runs"].startswith("waits for phase 0: ")
 
 
-def test_run_stopped_at_the_first_failure_fails(converged: WorldPool) -> None:
-    """With ``-x``, tests that did not run do not count as passed."""
+@pytest.mark.parametrize("stop", [("-x",), ("--maxfail", "1"), ("--pdb",)], ids=lambda stop: stop[0])
+def test_run_stopped_at_the_first_failure_fails(converged: WorldPool, stop: tuple[str, ...]) -> None:
+    """Tests that did not run do not count as passed, whether pytest or a person in its debugger ended the run."""
     with converged.breaking({"listener": "upstream", "path": "/mumble.git/", "action": "status:404"}):
-        ran = converged.visit("--health", "-x")
+        ran = converged.visit("--health", *stop)
     assert ran.exit not in (0, 10)
     assert "upstream has the recipe: mumble" in ran.failed
     assert len(ran.failed) == 1
     assert ran.output.rstrip().splitlines()[-1].startswith("muster: FAILED 0 of 7 phases checked completely; ")
     assert latest_finished(ran.reports, site="rehearsal") is None
+
+
+PARENT_CONFTEST = """
+def pytest_collection_modifyitems(items):
+    items[:] = items[:1]
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "beginning"),
+    [((), 0, WHOLE), (("--confcutdir", ".."), 0, WHOLE)],
+    ids=["usual", "--confcutdir"],
+)
+def test_files_of_a_parent_folder_leave_nothing_out(
+    converged: WorldPool, tmp_path: Path, arguments: tuple[str, ...], status: int, beginning: str
+) -> None:
+    """Settings above the project are not read, and what a conftest there removes is restored or fails the run."""
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -k nothing\npython_files = x_*.py\n")
+    (tmp_path / "conftest.py").write_text(PARENT_CONFTEST)
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    for name in ("phases", "fixtures", "reports"):
+        shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("runs", "__pycache__"))
+    for name in ("conftest.py", "pyproject.toml"):
+        shutil.copy(ROOT / name, checkout / name)
+    ran = converged.visit("--health", *arguments, cwd=checkout).demand(status)
+    assert ran.output.rstrip().splitlines()[-1].startswith(beginning)

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.clients.drone import DroneReader
+from fixtures.clients.drone_values import Build
 from fixtures.config.roster import KnownRed
+from fixtures.errors import Unreachable
 from fixtures.journal.kinds import Answer
 from fixtures.rehearsal.drone_embedded import model
 from tests_meta.rehearsal.ci_world import ORG, World, commit_tree, git, running
@@ -255,6 +258,30 @@ def test_results_that_cannot_be_read_are_reported_and_read_by_the_next_night(
     assert second.context.request_counts()["news"] == 1
 
 
+def test_older_builds_are_searched_once_but_again_after_a_failure(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A recipe without a build is remembered as searched for in vain, unless the older pages could not be read."""
+    asked: list[int] = []
+    read = DroneReader.builds
+
+    def builds(self: DroneReader, *, pages: int = 1) -> Iterator[Build]:
+        asked.append(pages)
+        if pages > 1 and asked.count(pages) == 1:
+            raise Unreachable("drone: the connection was lost.")
+        return read(self, pages=pages)
+
+    monkeypatch.setattr(DroneReader, "builds", builds)
+    roster: dict[str, KnownRed | None] = {"untested": None}
+    first, _ = nights.look(roster)
+    assert findings(first).get("verdicts-unread") == "warning"
+    assert asked[-1] > 1
+    nights.look(roster, at=NIGHT + timedelta(days=1))
+    assert asked[-1] > 1
+    nights.look(roster, at=NIGHT + timedelta(days=2))
+    assert asked[-1] == 1
+
+
 def test_records_of_another_site_are_ignored(nights: Nights, world: World) -> None:
     """A record of the same site name with another host or forge does not count."""
     nights.look({"broken": None})
@@ -341,7 +368,6 @@ def test_green_that_its_results_contradict_is_no_green(nights: Nights, world: Wo
 
 def test_changed_evidence_of_a_remembered_verdict_is_found_within_a_week(nights: Nights, world: World) -> None:
     """Without the host's digests, a few results are read again each night; a change is read anew and reported."""
-    # A recipe without any build makes each night read older builds, which leaves no request for a sample.
     calm = {"calm": ROSTER["calm"]}
     for day in range(2):
         run, recipes = nights.look(calm, at=NIGHT + timedelta(days=day), verdict_age_d=3650)
