@@ -212,11 +212,11 @@ def test_no_other_system_replaced_it(context: Context, host_health: HostHealth, 
 
 
 def test_the_checkout_is_the_forges(context: Context, host_health: HostHealth, expect: Expectation) -> None:
-    """It is on cc-ci's branch, and its remote is cc-ci on the site's forge."""
+    """It is on cc-ci's branch and has the head of earlier records in its history; its remote is cc-ci on the forge."""
     expect.read("host")
     expect.stops_nothing()
     expect.nothing(
-        "differences of the checkout's branch and remote",
+        "differences of the checkout's branch, history and remote",
         host_health.failing(FactKind.CHECKOUT),
         check=f"ssh {context.site.host.address} git -C {context.site.host.source} remote -v",
     )
@@ -225,7 +225,8 @@ def test_the_checkout_is_the_forges(context: Context, host_health: HostHealth, e
 def test_the_bridge_has_the_settings_of_its_unit(
     context: Context, host_health: HostHealth, expect: Expectation
 ) -> None:
-    """Interval, URLs and token of the running bridge are those that its unit gives it, and those of earlier records."""
+    """Interval, URLs and token of the running bridge are those that its unit gives it, its image that of earlier
+    records, and it runs once."""
     expect.read("host")
     expect.stops_nothing()
     expect.nothing(

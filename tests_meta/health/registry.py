@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tests_meta.health import access, evidence, forge, harmless, host, polling, recipes
+from tests_meta.health import access, evidence, forge, harmless, host, polling, quiet, recipes
 from tests_meta.health.mutation import REGISTRY, Mutation
 
-MODULES = (access, forge, recipes, evidence, polling, host, harmless)
+MODULES = (access, forge, recipes, evidence, polling, host, quiet, harmless)
 MUTATIONS: tuple[Mutation, ...] = tuple(REGISTRY.values())
 
 ABOUT_THE_RUN = "about what this run itself wrote, and a run that writes nothing cannot fail it"

@@ -7,40 +7,55 @@ night reads the records of all nights before it, as on a real system; ``pytest -
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests_meta.health.mutation import Mutation, When
 from tests_meta.health.registry import MUTATIONS
-from tests_meta.health.world import World
+from tests_meta.health.world import World, git
 from tests_meta.muster_runs import Ran
 
 NIGHTS = 30
-HARMLESS = tuple(one for one in MUTATIONS if one.survives)
+# What a mutation restores would take a commit out of the history again.
+LASTING = "ccci has a new commit"
+HARMLESS = tuple(one for one in MUTATIONS if one.survives and one.name != LASTING)
 EVERY_FEW_NIGHTS = 6
+Act = Callable[[World, Path], set[str]]
 
 
-def acts() -> Iterator[Mutation | None]:
-    """One act before each night; None is an apply that moves a mirror. What cannot be undone is done once."""
-    night = 0
-    for round_number in range(NIGHTS):
-        for one in HARMLESS:
-            if night % EVERY_FEW_NIGHTS == 1:
-                night += 1
-                yield None
-            if one.restores or round_number == 0:
-                night += 1
-                yield one
-
-
-def apply_moves_a_mirror(world: World, reports: Path) -> None:
-    """Upstream gets a commit, and an apply brings it to the mirror."""
+def apply_moves_a_mirror(world: World, reports: Path) -> set[str]:
+    """Upstream gets a commit, and an apply brings it to the mirror; the green of its former head is stale then."""
     made = world.commit("hedgedoc", {"notes.txt": reports.name}, upstream=True)
     world.set_ref("hedgedoc", "refs/heads/main", made, upstream=True)
     applied = world.parallel.visit(reports=reports).demand(0)
     assert [change["kind"] for change in applied.summary["changes"]] == ["sync-main"]
+    return {"stale-hedgedoc"}
+
+
+def ccci_gets_a_commit(world: World, _reports: Path) -> set[str]:
+    """Somebody commits to cc-ci and syncs the host's checkout."""
+    made = world.commit("cc-ci", {"docs/notes.md": "notes\n"})
+    world.set_ref("cc-ci", "refs/heads/main", made)
+    checkout = world.host_folder / "root/cc-ci"
+    git(checkout, "fetch", "--quiet", str(world.bare("cc-ci")), "main")
+    git(checkout, "reset", "--quiet", "--hard", made)
+    return set()
+
+
+def acts() -> Iterator[Mutation | Act]:
+    """One act before each night; what cannot be undone is done once, but for those that go on for ever."""
+    night = 0
+    for round_number in range(NIGHTS):
+        for one in HARMLESS:
+            if night % EVERY_FEW_NIGHTS == 1:
+                night += 2
+                yield apply_moves_a_mirror
+                yield ccci_gets_a_commit
+            if one.restores or round_number == 0:
+                night += 1
+                yield one
 
 
 def check(ran: Ran, usual: set[str], *, recipes: int) -> None:
@@ -66,16 +81,17 @@ def test_thirty_healthy_nights_find_nothing(world: World, tmp_path: Path) -> Non
     first = world.parallel.visit("--health", reports=reports).demand(0)
     usual = {str(line["id"]) for line in first.of("finding")}
     for night, act in zip(range(1, NIGHTS + 1), acts(), strict=False):
-        breaking = act.make(world) if act else iter(())
-        if act is None:
-            apply_moves_a_mirror(world, reports)
-            usual |= {"stale-hedgedoc"}
-        elif act.when is When.OFFLINE:
+        breaking = act.make(world) if isinstance(act, Mutation) else iter(())
+        is_offline = isinstance(act, Mutation) and act.when is When.OFFLINE
+        if is_offline:
             world.parallel.end()
+        if not isinstance(act, Mutation):
+            usual |= act(world, reports)
         next(breaking, None)
-        if act and act.when is When.OFFLINE:
+        if is_offline:
             world.parallel.start()
         ran = world.parallel.visit("--health", reports=reports)
-        print(f"night {night:2}: exit {ran.exit}, {act.name if act else 'an apply moved a mirror'}")
+        name = act.name if isinstance(act, Mutation) else act.__name__.replace("_", " ")
+        print(f"night {night:2}: exit {ran.exit}, {name}")
         check(ran, usual, recipes=len(world.parallel.recipes))
         next(breaking, None)
