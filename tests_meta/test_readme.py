@@ -56,6 +56,16 @@ def test_links_of_a_page_lead_to_files(page: Path) -> None:
     assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
 
 
+@pytest.mark.parametrize(
+    "page", [README, ROOT / "CONTRIBUTING.md", *PAGES], ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_commands_of_a_page_work_in_a_fresh_shell(page: Path) -> None:
+    """Every command names ``python`` and ``pytest`` by ``.venv/bin/``: a fresh Debian has neither."""
+    bare = r"^(?:python|pytest)\b.*|`(?:python|pytest) (?!phases/`)[^`]*`"
+    assert re.findall(bare, page.read_text(), re.M) == []
+    assert re.findall(bare, "python -m reports latest\nwith `pytest -s x`", re.M) != []
+
+
 def test_paths_in_readme_exist() -> None:
     """Every path below the checkout that README names exists."""
     named = re.findall(r"`((?:fixtures|phases|reports|tests_meta)/[\w./-]*)`", README.read_text())
