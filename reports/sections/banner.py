@@ -72,7 +72,7 @@ def _scope(record: RunRecord) -> Html | None:
     return h(
         "p",
         h("strong", f"Partial run: {record.scope.words} were checked completely. "),
-        "The figures below were read, and not all of them were asserted; this is no whole night.",
+        "The figures below were read, and not all of them were asserted. It does not count as a night's check.",
         cls="damage",
     )
 

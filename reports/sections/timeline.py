@@ -269,7 +269,8 @@ def _words(record: RunRecord) -> Html | None:
         ),
         h(
             "p",
-            f"{span(waited)} of waiting in {plural(len(record.waits), 'wait')}, some of them at the same time.",
+            f"{span(waited)} of waiting in {plural(len(record.waits), 'wait')}"
+            + (", some of them at the same time." if len(record.waits) > 1 else "."),
             cls="hint",
         ),
     )

@@ -162,6 +162,13 @@ def test_places_of_one_task_are_whole_names(tmp_path: Path) -> None:
     assert task.where == "org/custom-html-tiny, org/custom-html, org/ghost"
 
 
+def test_partial_run_says_how_much_it_left_out(tmp_path: Path) -> None:
+    """The task of a partial run names the first tests that it left out, and how many more there are."""
+    (task,) = tasks(load(write(tmp_path, "partial")))
+    assert task.what.startswith("Only 2 of 7 phases were checked completely; left out: phases/test_2_suites.py::")
+    assert task.what.endswith(" and 92 more.")
+
+
 def test_recovery_of_nothing_says_so(tmp_path: Path) -> None:
     """A recovery that found nothing open says that nothing was done, and is no action."""
     record = record_of(tmp_path, mode="recover", end={"exit": 0, "verdict": "recovered"})
