@@ -88,14 +88,7 @@ def lede(record: RunRecord) -> str:
 
 def _recovered(record: RunRecord) -> str:
     """What a recovery settled: of how many runs, and what was done with the changes that they had left."""
-    parts = []
-    for one in record.settled:
-        undone, gone = one.count(UndoResult.UNDONE), one.count(UndoResult.NOT_NEEDED)
-        refused, kept = one.count(UndoResult.REFUSED, UndoResult.FAILED), one.count("kept")
-        counts = [(undone, "undone"), (gone, "gone already"), (kept, "kept"), (refused, "not undone")]
-        said = ", ".join(f"{count} {words}" for count, words in counts if count) or "it had left no change"
-        parts.append(f"{one.run} ({one.why}): {said}.")
-    return " ".join(parts)
+    return " ".join(f"{one.run} ({one.why}): {one.in_words}." for one in record.settled)
 
 
 def _figure(record: RunRecord, column: str) -> str:

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from fixtures.journal.kinds import UndoResult, change_title
-from fixtures.journal.run_record import Planned, RecordedChange, RunRecord, SettledRun
+from fixtures.journal.run_record import Planned, RecordedChange, RunRecord, SettledRun, settled_word
 from fixtures.journal.words import brief, clock, plural, short
 from reports.html_safety import Html, h
 from reports.parts import command, heading, permalink
 from reports.words import change_state, full
-
-# What was done about a change of an earlier run.
-SETTLED: Mapping[str, str] = {
-    UndoResult.UNDONE: "undone",
-    UndoResult.NOT_NEEDED: "gone already",
-    UndoResult.REFUSED: "not undone",
-    UndoResult.FAILED: "not undone",
-}
 
 
 def changes(record: RunRecord) -> Html:
@@ -41,7 +31,7 @@ def _settled(settled: SettledRun) -> Html:
             "tr",
             h("th", str(one.id), scope="row"),
             h("td", change_title(one.kind), " ", h("code", one.target)),
-            h("td", SETTLED.get(one.result, one.result)),
+            h("td", settled_word(one.result)),
             h("td", one.why),
         )
         for one in settled.changes

@@ -140,11 +140,13 @@ def test_summary_has_verdict_counts_and_status_line(show, state: str) -> None:  
     assert shown.exit == 0, shown.text
     word = f"{state.upper()}  "
     assert any(row.startswith(word) for row in shown.rows), shown.text
-    assert re.search(r"^mirrored (\d+/19|not checked)  covered", shown.text, re.M)
+    assert re.search(r"^mirrored (\d+/19|unknown)  covered", shown.text, re.M)
     assert re.search(r"^muster: [A-Z-]+ ", shown.text, re.M)
     assert ("\nRegressions\n  ! " in shown.text) is (state in ("rolled-back", "rollback-failed"))
     green = f"\x1b[32m{state.upper()}".encode() in shown.raw
     assert green is (state in ("converged", "unchanged", "recovered"))
+    recovered = "enroll nix/modules/bridge.nix: undone (it was not complete)" in shown.text
+    assert recovered is (state == "recovered"), "a recovery lists what it recovered"
 
 
 def test_plan_of_a_world_in_a_terminal(night: WorldPool, tmp_path: Path) -> None:

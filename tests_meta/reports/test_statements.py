@@ -143,7 +143,7 @@ def test_recovery_lists_what_it_settled(tmp_path: Path) -> None:
     """A recovery is named so, and lists each change of the earlier run with what was done about it."""
     record = load(write(tmp_path, "recovered"))
     page = report(record, None)
-    assert lede(record) == ("20260601T001300Z-autonomic-apply (it was killed): 1 undone, 1 gone already, 1 kept.")
+    assert lede(record) == ("20260601T001300Z-autonomic-apply (it was killed): 1 kept, 1 undone, 1 gone already.")
     for words in ("Recovered", "undone", "gone already", "nix/modules/bridge.nix", "it is complete"):
         assert words in page
     assert tasks(record) == ()
