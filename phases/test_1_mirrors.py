@@ -154,15 +154,15 @@ def test_its_objects_can_be_read(
 
 
 def test_it_can_be_pushed_to(recipe: str, mirrors: Mirrors, expect: Expectation) -> None:
-    """An archived repository refuses every push."""
+    """An archived repository, a pull mirror, and one in which the account has no right to write refuse every push."""
     expect.after_apply(mirrors[recipe].planned, "its settings")
     mirror = _listed(recipe, mirrors, expect)
     expect.stops_nothing()
     expect.true(
         "the mirror",
-        mirror is not None and not mirror.archived,
-        expected="not archived",
-        seen="missing" if mirror is None else "archived" if mirror.archived else "not archived",
+        mirror is not None and not mirror.refuses_pushes,
+        expected="accepts pushes of the account",
+        seen="missing" if mirror is None else mirror.refuses_pushes or "it does",
     )
 
 

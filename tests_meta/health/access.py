@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from tests_meta.health.mutation import finding, mutation, test
 from tests_meta.health.world import World
 
+NOT_BEGUN = finding("not-begun")
+
 
 @mutation(test("the forge answers"))
 def the_forge_answers_with_errors(world: World) -> Iterator[None]:
@@ -60,21 +62,21 @@ def _site_line(world: World, name: str) -> str:
     return found[0]
 
 
-@mutation(test("the host is the configured one: machine_id"))
+@mutation(test("the host is the configured one: machine_id"), apply=13, apply_named_by=NOT_BEGUN)
 def the_machine_is_another(world: World) -> Iterator[None]:
     """The machine has another machine-id than the site file says."""
     with world.edited(world.parallel.site, _site_line(world, "machine_id"), f'machine_id = "{"0" * 32}"'):
         yield
 
 
-@mutation(test("the host is the configured one: hostname"))
+@mutation(test("the host is the configured one: hostname"), apply=13, apply_named_by=NOT_BEGUN)
 def the_hostname_is_another(world: World) -> Iterator[None]:
     """The machine has another hostname than the site file says."""
     with world.edited(world.parallel.site, 'hostname = "nixos"', 'hostname = "builder"'):
         yield
 
 
-@mutation(test("the host is the configured one: root_device"))
+@mutation(test("the host is the configured one: root_device"), apply=13, apply_named_by=NOT_BEGUN)
 def the_root_device_is_another(world: World) -> Iterator[None]:
     """The machine's root is another device than the site file says."""
     with world.edited(world.parallel.site, _site_line(world, "root_device"), 'root_device = "/dev/sdz9"'):

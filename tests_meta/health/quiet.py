@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from tests_meta.health.mutation import mutation, test
 from tests_meta.health.world import World, git
 
-BRIDGE = "ccci-bridge_app"
-
 
 @mutation(test("the bridge has the settings of its unit"))
 def the_bridge_runs_another_image(world: World) -> Iterator[None]:
@@ -28,9 +26,9 @@ def the_bridge_runs_twice(world: World) -> Iterator[None]:
 
 @mutation(test("every stack is complete"))
 def a_stack_was_removed(world: World) -> Iterator[None]:
-    """The services of a stack were removed."""
+    """Every service of a stack was removed."""
     stack = next(world.host_folder.glob("nix/store/*-backups-stack.json"))
-    world.on_host("docker stack rm backups")
+    world.on_host("docker service rm $(docker service ls --format '{{.Name}}' | grep ^backups_)")
     yield
     world.on_host(f"docker stack deploy --detach=true --compose-file {stack} backups")
 
@@ -69,3 +67,14 @@ def a_proposal_is_left_open(world: World) -> Iterator[None]:
     body = {"head": "muster/suite-ghost", "base": "main", "title": "A suite for ghost"}
     world.api("POST", f"/repos/{world.org}/cc-ci/pulls", body)
     yield
+
+
+@mutation(test("it can be pushed to: ghost"), also=(test("ccci can be pushed to"),))
+def the_bot_may_no_longer_write(world: World) -> Iterator[None]:
+    """The bot's team in the organisation was set to read only."""
+    with world.database() as db:
+        was = db.execute("SELECT org_id, user_id, access FROM members").fetchall()
+        db.execute("UPDATE members SET access = 'read'")
+    yield
+    with world.database() as db:
+        db.executemany("UPDATE members SET access = ?3 WHERE org_id = ?1 AND user_id = ?2", was)
