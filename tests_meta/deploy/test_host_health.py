@@ -50,6 +50,7 @@ HEALTHY_HOST = HostState(
         (),
         environment={"POLL_REPOS": "o/cc-ci", "POLL_INTERVAL": "30", "GITEA_URL": "https://forge"},
         configured={"POLL_INTERVAL": frozenset({"30"})},
+        image="cc-ci-bridge:1",
     ),
     incomplete_services={},
     units={
@@ -69,6 +70,8 @@ RECORD = HealthyHost(
     built="/nix/store/b-nixos",
     units=lasting_units(HEALTHY_HOST),
     environment=environment_digests(HEALTHY_HOST),
+    image="cc-ci-bridge:1",
+    has_alerts_dir=True,
 )
 
 
@@ -90,6 +93,10 @@ def with_system(running: str, profile: str, number: int) -> HostState:
     return replace(HEALTHY_HOST, system=System(running, Generation(number, profile)))
 
 
+def with_bridge(**fields: Any) -> HostState:
+    return replace(HEALTHY_HOST, bridge=replace(HEALTHY_HOST.bridge, **fields))
+
+
 def with_checkout(branch: str, remote: str) -> HostState:
     return replace(HEALTHY_HOST, checkout=replace(CHECKOUT, branch=branch, remote=remote))
 
@@ -100,6 +107,9 @@ def with_checkout(branch: str, remote: str) -> HostState:
         pytest.param(with_checkout("main", REMOTE.replace("://", "://bot:secret@")), id="a remote with a login"),
         pytest.param(with_checkout("main", "git@git.autonomic.zone:recipe-maintainers/cc-ci"), id="a remote by ssh"),
         pytest.param(HEALTHY_HOST, id="nothing happened"),
+        pytest.param(
+            replace(HEALTHY_HOST, checkout_history=frozenset({"e" * 40, "f" * 40})), id="a commit on top of the head"
+        ),
         pytest.param(
             replace(HEALTHY_HOST, bridge=replace(HEALTHY_HOST.bridge, task_id="task2")), id="restarted bridge"
         ),
@@ -137,6 +147,10 @@ def test_harmless_events_are_not_wrong(site: Site, host: HostState) -> None:
         (with_checkout("main", "https://evil.example/recipe-maintainers/cc-ci.git"), "host-checkout-remote"),
         (with_checkout("main", REMOTE.replace("recipe-maintainers", "somebody")), "host-checkout-remote"),
         (replace(HEALTHY_HOST, incomplete_services={"drone_app": "0/1"}), "host-service-drone_app"),
+        (replace(HEALTHY_HOST, has_alerts_dir=False), "host-alert-folder"),
+        (replace(HEALTHY_HOST, checkout_history=frozenset({"e" * 40})), "host-checkout-history"),
+        (with_bridge(image="cc-ci-bridge:2"), "host-bridge-setting-image"),
+        (with_bridge(replicas=2), "host-bridge-setting-replicas"),
     ],
 )  # fmt: skip
 def test_defects_are_wrong(site: Site, host: HostState, fact: str) -> None:

@@ -51,15 +51,6 @@ def the_folder_of_the_alerts_is_gone(world: World) -> Iterator[None]:
         yield
 
 
-@mutation(test("the deferred work is released: ghost: backup pull request 1"))
-def an_item_left_the_register(world: World) -> Iterator[None]:
-    """DEFERRED.md has no entry of a recipe any more."""
-    name = "machine-docs/DEFERRED.md"
-    text = world.view.git("cc-ci", "show", f"main:{name}")
-    with world.ccci({name: "\n".join(line for line in text.splitlines() if "ghost" not in line) + "\n"}):
-        yield
-
-
 @mutation(test("no branch of a proposal is left"), restores=False)
 def a_proposal_is_left_open(world: World) -> Iterator[None]:
     """A pull request of a run that is over still proposes a suite."""
