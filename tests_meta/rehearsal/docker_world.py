@@ -44,12 +44,28 @@ class DockerWorld:
     def paths(self) -> DockerPaths:
         return DockerPaths(self.settings.root)
 
-    def docker(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """One docker command, from outside of the name spaces: the socket is a file below the world."""
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of a docker command outside of the name spaces: the socket is a file below the world."""
         address = f"unix://{self.paths.folder / 'docker.sock'}"
-        environment = {"PATH": SYSTEM_PATH, "DOCKER_HOST": address, "DOCKER_CONFIG": str(self.settings.root)}
-        words = ("docker", *words)
-        return subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=60)
+        return {
+            "PATH": SYSTEM_PATH,
+            "DOCKER_HOST": address,
+            "DOCKER_CONFIG": str(self.settings.root),
+            "DOCKER_BUILDKIT": "0",
+        }
+
+    def docker(self, *words: str, given: str = "") -> subprocess.CompletedProcess[str]:
+        """One docker command."""
+        return subprocess.run(
+            ["docker", *words],
+            env=self.environment,
+            input=given,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
 
     def pids(self) -> dict[int, str]:
         """The processes below `process`, by their number outside, with their names."""

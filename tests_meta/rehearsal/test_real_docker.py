@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from fixtures.errors import BadSetting
-from fixtures.rehearsal.parts import choose, demand_docker
+from fixtures.rehearsal.faults.effects import Needs
+from fixtures.rehearsal.faults.table import needing
+from fixtures.rehearsal.parts import choose, demand_docker, refuse_faults
 from fixtures.rehearsal.swarm_docker import control_groups, requirements
 from tests_meta.muster_runs import Ran, WorldPool
 from tests_meta.rehearsal import docker_world as alone
@@ -48,6 +50,14 @@ def test_a_world_below_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     demand_docker(Path("/tmp/world"))  # no file is made
     with pytest.raises(BadSetting, match="would be in /run/user/0/world"):
         demand_docker(Path("/run/user/0/world"))
+
+
+@pytest.mark.parametrize("fault", sorted(needing(Needs.SWARM_BRIDGE)))
+def test_a_fault_of_the_stand_in_is_refused_with_a_real_swarm(fault: str) -> None:
+    """Before anything is looked for, with both options named; other faults of the host are not refused."""
+    with pytest.raises(BadSetting, match=f"--fault {fault} .* or --part swarm=docker"):
+        choose(["swarm=docker"], faults=[fault])
+    refuse_faults(forge="", ci="", bridge="", swarm="docker", faults=["switch-hangs"])
 
 
 # -- the night ---------------------------------------------------------------------------------------------

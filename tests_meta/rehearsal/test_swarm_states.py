@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fixtures.clients.bridge import Replicas
-from fixtures.rehearsal.swarm.docker_cli import service_spec
+from fixtures.rehearsal.swarm.compose import service_spec
 from fixtures.rehearsal.swarm.services import Swarm
 
 NAME = "extra_app"
@@ -44,12 +44,14 @@ def swarm_in(folder: Path, program: list[str] | None = None) -> Watched:
 
 
 def spec(**deploy: Any) -> dict[str, Any]:
-    return service_spec("extra", NAME, {"image": "app:1", "deploy": deploy})
+    return service_spec("extra", "app", {"image": "app:1", "deploy": deploy}, {"default": "n"})
 
 
 def changed(**deploy: Any) -> dict[str, Any]:
     """The same service with another environment."""
-    return service_spec("extra", NAME, {"image": "app:1", "environment": ["A=1"], "deploy": deploy})
+    return service_spec(
+        "extra", "app", {"image": "app:1", "environment": ["A=1"], "deploy": deploy}, {"default": "n"}
+    )
 
 
 @pytest.mark.parametrize(
