@@ -258,6 +258,9 @@ def test_page_works_by_keyboard(samples: dict[str, Path], open_page: Open) -> No
         ("failed", "light"),
         ("planned", "dark"),
         ("interrupted", "light"),
+        ("unreachable", "dark"),
+        ("partial", "light"),
+        ("recovered", "dark"),
         ("rehearsal", "dark"),
     ],
 )
