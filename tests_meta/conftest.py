@@ -30,7 +30,6 @@ LONG = [
     "rollback/test_signals.py",
     "rollback/test_recovery.py",
     "health/test_mutations_applied.py",
-    "health/test_answer_fuzz.py",
     "health/test_healthy_nights.py",
 ]
 # Started first, so that with -n no worker starts one of these last while the others are finished.

@@ -162,6 +162,38 @@ def test_alias_replaces_name_and_port(tmp_path: Path) -> None:
     assert "looked up as cc-ci" in judge(tmp_path, GOOD, shown, alias="cc-ci")
 
 
+ADDRESS = "192.0.2.7"
+
+
+@pytest.mark.parametrize(
+    ("line", "changed"),
+    [
+        ("", False),
+        (f"[{ADDRESS}]:{PORT} {public(KEY)}", False),
+        (f"[{ADDRESS}]:{PORT} {public(OTHER)}", True),
+        (f"{ADDRESS} {public(OTHER)}", True),
+        (f"{hashed(ADDRESS)} {public(OTHER)}", True),
+        (f"[{ADDRESS}]:{PORT} {public(OTHER)}\n[{ADDRESS}]:{PORT} {public(KEY)}", False),
+        ("192.0.2.8 " + public(OTHER), False),
+    ],
+)
+def test_check_host_ip_compares_the_key_of_the_address(tmp_path: Path, line: str, changed: bool) -> None:
+    """With CheckHostIP a key that is right for the name and another one than the address's is refused."""
+    file = tmp_path / "known_hosts"
+    file.write_text(f"[cc-ci.example.org]:{PORT} {public(KEY)}\n{line}\n")
+    known, shown = read_known_host([file], "cc-ci.example.org", PORT), blob(public(KEY))
+    known.demand_trusted(shown, where="host x")
+    for address in ("127.0.0.1", "::1", "2001:db8::7"):
+        known.demand_unchanged_at(address, PORT, shown, where="host x")
+    if not changed:
+        known.demand_unchanged_at(ADDRESS, PORT, shown, where="host x")
+        return
+    with pytest.raises(WrongHost, match=f"CheckHostIP: {ADDRESS}: its host key .* is not the one in"):
+        known.demand_unchanged_at(ADDRESS, PORT, shown, where="host x")
+    aliased = read_known_host([file], "cc-ci.example.org", PORT, alias="cc-ci")
+    aliased.demand_unchanged_at(ADDRESS, PORT, shown, where="host x")
+
+
 CA = f"@cert-authority {HOST} {public(AUTHORITY)}\n"
 CERTIFIED = {
     "for the host's name": (CA, certificate(NAME)),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from fixtures.clients.forge import ForgeReader, MissingScope
+from fixtures.clients.forge_answers import Branch, BranchCommit
 from fixtures.clients.forge_values import Repository
 from fixtures.clients.git import Refs
 from fixtures.clients.http import Http
@@ -17,6 +19,7 @@ from fixtures.config.secret import Secret
 from fixtures.errors import Conflict, Refused, Unreachable
 from fixtures.journal.kinds import StepKind
 from fixtures.mirrors.step import foresee_refusal, plan_step
+from fixtures.run.ccci_rights import Act, demand_ccci_writable
 from fixtures.survey import Survey
 from tests_meta.clients.http_server import Answer, serving
 
@@ -142,3 +145,36 @@ def test_refusal_that_the_survey_shows_is_foreseen(fields: dict[str, Any], cause
     level = survey(**fields)
     object.__setattr__(level, "upstreams", level.mirrors)
     assert foresee_refusal(plan_step(recipe, level), level) is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "branch", "act", "cause"),
+    [
+        ({}, {}, Act.PUSH, None),
+        ({}, {"user_can_push": False}, Act.PUSH, C.PROTECTED),
+        ({}, {"user_can_push": False}, Act.MERGE, None),
+        ({}, {"user_can_merge": False}, Act.MERGE, C.PROTECTED),
+        ({"archived": True}, {}, Act.PUSH, C.ARCHIVED),
+        ({"mirror": True}, {}, Act.MERGE, C.PULL_MIRROR),
+    ],
+)
+def test_refusal_to_write_to_ccci_is_foreseen(
+    fields: dict[str, Any], branch: dict[str, Any], act: Act, cause: RefusalCause | None
+) -> None:
+    """A protected branch, an archive and a pull mirror are known before a commit or a proposal."""
+    shown = Branch(BranchCommit("a" * 40), protected=bool(branch), **branch)
+    context: Any = SimpleNamespace(
+        world=SimpleNamespace(ccci="org/ghost", forge=SimpleNamespace(branch=lambda *_: shown)),
+        site=SimpleNamespace(
+            ccci=SimpleNamespace(branch="main"), forge=SimpleNamespace(org="Org", bot="autonomic-bot")
+        ),
+    )
+    surveys: Any = SimpleNamespace(now=survey(**fields))
+    if cause is None:
+        demand_ccci_writable(context, surveys, act)
+        return
+    with pytest.raises(Refused) as caught:
+        demand_ccci_writable(context, surveys, act)
+    assert TABLE[cause].words in caught.value.message
+    assert str(act.value) in caught.value.message
+    assert caught.value.do == TABLE[cause].do

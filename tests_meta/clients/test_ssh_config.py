@@ -68,6 +68,13 @@ def test_alias_supplies_name_port_user_and_keys(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("parser")
+def test_check_host_ip_is_taken_over(tmp_path: Path) -> None:
+    """CheckHostIP is followed where the configuration asks for it; newer versions of ssh do not by default."""
+    assert route_of(tmp_path, "Host cc-ci\n  CheckHostIP yes\n").check_host_ip
+    assert not route_of(tmp_path, "Host cc-ci\n  CheckHostIP no\n").check_host_ip
+
+
+@pytest.mark.usefixtures("parser")
 def test_site_file_takes_precedence(tmp_path: Path) -> None:
     """User and port of the site file replace those of the configuration, as ``ssh -l -p`` do."""
     config = "Host cc-ci\n  Port 2222\n  User deploy\n"
