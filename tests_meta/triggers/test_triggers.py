@@ -25,10 +25,11 @@ def build(sender: str, event: str = "custom", **params: str) -> Build:
         (build("bot", event="push"), True),
         (build("alice"), True),
         (build("Bot"), False),
+        (build("bot", REF="a" * 40), False),
     ],
 )
-def test_build_of_the_bridge_without_parameters_may_be_of_any_recipe(found: Build, known: bool) -> None:
-    """While Drone does not show the parameters of a build of the bridge, no recipe is triggered for lack of a build."""
+def test_build_of_the_bridge_without_a_recipe_may_be_of_any_recipe(found: Build, known: bool) -> None:
+    """While Drone does not show the recipe of a build of the bridge, no recipe is triggered for lack of a build."""
     drone: Any = SimpleNamespace(unreadable_builds_of=lambda _: frozenset())
     world = SimpleNamespace(drone=drone, forge=SimpleNamespace(bot="bot"))
     site = SimpleNamespace(drone=SimpleNamespace(recipe_parameter="RECIPE", bridge_account=""))
