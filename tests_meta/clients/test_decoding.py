@@ -248,6 +248,30 @@ def test_pages_shorter_than_asked_for_are_followed(http: Http, server: HttpServe
 
 
 @pytest.mark.parametrize(
+    "link",
+    [
+        "<http://root/url?page=2>;rel=next",
+        '<http://root/url?page=2>; REL="Next"',
+        '<http://root/url?page=2>; rel="next last"',
+        '<http://root/url?a=1,2;b=3>; title="a; b"; rel="next", <http://root/url>; rel="last"',
+        '<http://root/url?page=9>; rel="last" , <http://root/url?page=2> ;  rel = "next"',
+    ],
+)
+def test_link_is_read_in_every_form_of_the_standard(http: Http, server: HttpServer, link: str) -> None:
+    """Without quotes, in capitals, in a list of relations: the next page is asked for."""
+    server.will_say(repositories("a"), Link=link)
+    server.will_say(repositories("b"), Link='<http://root/url?page=1>; rel="prev"')
+    assert set(ForgeReader(http, bot="bot").repositories("org")) == {"a", "b"}
+
+
+def test_link_without_a_relation_says_nothing(http: Http, server: HttpServer) -> None:
+    """A header that is garbled is no end of the list: it is read until an empty page."""
+    for page in (repositories("a"), repositories("b"), None):
+        server.will_say(page, Link=";;;")
+    assert set(ForgeReader(http, bot="bot").repositories("org")) == {"a", "b"}
+
+
+@pytest.mark.parametrize(
     "pages", [[["a"], []], [["a"], ["a"]], [["a", "b", "c"]]], ids=["less", "same page", "more"]
 )
 def test_total_that_does_not_add_up_is_an_error(http: Http, server: HttpServer, pages: list[list[str]]) -> None:

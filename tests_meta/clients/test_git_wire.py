@@ -100,6 +100,14 @@ def test_ref_advertisement_is_parsed(real: Path) -> None:
     assert refs.head == refs.branches["main"]
 
 
+def test_head_without_a_branch_is_detached() -> None:
+    """HEAD that names a commit and no branch is told by that commit; HEAD that names a branch is not detached."""
+    on_main = parsed(advertisement(f"{SHA} HEAD", f"{SHA} refs/heads/main"))
+    assert (on_main.head_branch, on_main.detached) == ("main", "")
+    bare = HEADER + packet(f"{OTHER} HEAD\0multi_ack agent=git/2.39") + packet(f"{SHA} refs/heads/main") + b"0000"
+    assert (parsed(bare).head_branch, parsed(bare).detached) == ("", OTHER)
+
+
 def test_empty_repository_has_no_branches(tmp_path: Path) -> None:
     """An empty repository gives refs without branches, unlike a missing one."""
     git(tmp_path, "init", "--quiet", "--bare", "--initial-branch=main", "empty.git")
