@@ -315,7 +315,8 @@ def test_run_stopped_at_the_first_failure_fails(converged: WorldPool, stop: tupl
     assert ran.exit not in (0, 10)
     assert "upstream has the recipe: mumble" in ran.failed
     assert len(ran.failed) == 1
-    assert ran.output.rstrip().splitlines()[-1].startswith("muster: FAILED 0 of 7 phases checked completely; ")
+    ended = "muster: INTERRUPTED " if stop == ("--pdb",) else "muster: FAILED 0 of 7 phases checked completely; "
+    assert ran.output.rstrip().splitlines()[-1].startswith(ended)
     assert latest_finished(ran.reports, site="rehearsal") is None
 
 
@@ -327,7 +328,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.mark.parametrize(
     ("arguments", "status", "beginning"),
-    [((), 0, WHOLE), (("--confcutdir", ".."), 0, WHOLE)],
+    [((), 0, WHOLE), (("--confcutdir", ".."), 1, "muster: FAILED ")],
     ids=["usual", "--confcutdir"],
 )
 def test_files_of_a_parent_folder_leave_nothing_out(
