@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,6 @@ LONG = [
     "deploy/test_systemd_bridge.py",
     "verdicts/test_retest.py",
     "plan/test_reviewed_plan.py",
-    "run/test_clocks.py",
     "preflight/test_site_check.py",
     "rollback/test_signals.py",
     "rollback/test_recovery.py",
@@ -119,7 +119,8 @@ class Leftovers:
         os.environ["TMPDIR"] = str(self._folder)  # the workers of pytest-xdist inherit it
         tempfile.tempdir = None
         self._left: list[str] = []
-        config.add_cleanup(lambda: shutil.rmtree(self._folder, ignore_errors=True))
+        # After the process's own fork server (priority -100), which keeps its socket there.
+        Finalize(None, shutil.rmtree, (self._folder,), {"ignore_errors": True}, exitpriority=-200)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
