@@ -176,7 +176,15 @@ ADDRESS = "192.0.2.7"
         (f"[{ADDRESS}]:{PORT} {public(OTHER)}\n[{ADDRESS}]:{PORT} {public(KEY)}", False),
         ("192.0.2.8 " + public(OTHER), False),
     ],
-    ids=["none", "same", "other", "other for any port", "other, hashed", "other, then same", "of another address"],
+    ids=[
+        "none",
+        "same",
+        "other",
+        "other for any port",
+        "other, hashed",
+        "other, then same",
+        "of another address",
+    ],
 )
 def test_check_host_ip_compares_the_key_of_the_address(tmp_path: Path, line: str, changed: bool) -> None:
     """With CheckHostIP a key that is right for the name and another one than the address's is refused."""

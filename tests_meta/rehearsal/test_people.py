@@ -61,7 +61,8 @@ class PeopleRun:
             "the bridge's service polls": "edit-poll-set-later" in acted,
             "edits:": bool(acted & {"edit-checkout", "edit-checkout-later"}),
             "the checkout moved": "commit-in-checkout-later" in acted,
-            "the host's checkout is not at cc-ci's head": "cc-ci" in pushed or "commit-in-checkout-later" in acted,
+            "the host's checkout is not at cc-ci's head": "cc-ci" in pushed
+            or "commit-in-checkout-later" in acted,
         }
         reasons |= {f"the mirror of {name} is not": True for name in pushed}
         return any(line.startswith(words) and holds for words, holds in reasons.items())
