@@ -79,7 +79,7 @@ def test_options_in_the_pages_exist() -> None:
     parser = build_parser()
     own = {option for below in parser._subparsers._group_actions[0].choices.values()  # type: ignore[union-attr]
            for option in below._option_string_actions}  # fmt: skip
-    others = {"--dist", "--all", "--max", "--days", "--evaluate", "--apply", "--app-url"}
+    others = {"--dist", "--all", "--max", "--days", "--evaluate", "--apply", "--app-url", "--detach"}
     found = {option for page in (README, *PAGES) for option in options_of(page.read_text())}
     assert {"--plan", "--health", "--fault"} <= found
     assert found - own - others == set()

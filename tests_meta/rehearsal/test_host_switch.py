@@ -135,7 +135,7 @@ def test_switch_to_the_same_system_keeps_the_bridge_task(world: HostWorld) -> No
     task = world.out(TASK)
     world.out(f"$({CURRENT})/bin/switch-to-configuration switch")
     world.out("systemctl restart deploy-bridge")
-    assert "Updating service" in world.out("journalctl -u deploy-bridge -o cat -n 3")
+    assert "Updating service" in world.out("journalctl -u deploy-bridge -o cat -n 8")
     assert world.out(NEWEST) == task
 
 

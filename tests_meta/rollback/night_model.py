@@ -349,6 +349,7 @@ def _run(journal: Journal, seen: list[tuple[int, Survey]], forge: FakeForge) -> 
     world: Any = SimpleNamespace(forge=forge, mirror=lambda name: f"{ORG}/{name}", ccci=CCCI, mirrors=None)
     site = SimpleNamespace(
         forge=SimpleNamespace(bot=BOT, url=forge.url),
+        ccci=SimpleNamespace(repository=CCCI),
         host=SimpleNamespace(address="host", source="/root/cc-ci", alerts_dir="/alerts"),
         bridge=SimpleNamespace(poll_interval_s=0.0),
         limits=SimpleNamespace(bridge_stable_s=30.0),

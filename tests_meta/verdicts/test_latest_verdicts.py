@@ -368,18 +368,18 @@ def test_green_that_its_results_contradict_is_no_green(nights: Nights, world: Wo
 
 def test_changed_evidence_of_a_remembered_verdict_is_found_within_a_week(nights: Nights, world: World) -> None:
     """Without the host's digests, a few results are read again each night; a change is read anew and reported."""
-    calm = {"calm": ROSTER["calm"]}
+    mended: dict[str, KnownRed | None] = {"mended": None}
     for day in range(2):
-        run, recipes = nights.look(calm, at=NIGHT + timedelta(days=day), verdict_age_d=3650)
-        assert recipes["calm"].verdict_class == "green"
-    assert recipes["calm"].latest is not None
-    results = world.settings.ci_dir / "runs" / str(recipes["calm"].latest.build) / "results.json"
+        run, recipes = nights.look(mended, at=NIGHT + timedelta(days=day), verdict_age_d=3650)
+        assert recipes["mended"].verdict_class == "green"
+    assert recipes["mended"].latest is not None
+    results = world.settings.ci_dir / "runs" / str(recipes["mended"].latest.build) / "results.json"
     kept = results.read_text()
     results.write_text(kept.replace('"pass"', '"fail"'))
     seen = []
     for day in range(2, 9):
-        run, recipes = nights.look(calm, at=NIGHT + timedelta(days=day), verdict_age_d=3650)
-        seen.append((findings(run).get("evidence-changed-calm"), recipes["calm"].verdict_class))
+        run, recipes = nights.look(mended, at=NIGHT + timedelta(days=day), verdict_age_d=3650)
+        seen.append((findings(run).get("evidence-changed-mended"), recipes["mended"].verdict_class))
     results.write_text(kept)
     assert ("action", "unproven") in seen
     assert seen[-1] == (None, "unproven")
