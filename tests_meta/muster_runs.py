@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from typing import Any
 
 from fixtures.config.roster import ROSTER_FILE
 from fixtures.config.run_options import Parts
+from fixtures.errors import BadSetting
 from fixtures.rehearsal import world as rehearsal_world
 from fixtures.rehearsal.settings import SETTINGS_FILE, WorldSettings
 from fixtures.rehearsal.settings import load as load_settings
@@ -222,7 +224,22 @@ class WorldPool:
     def start(self, *faults: str) -> None:
         """Start the world in the folder, or seed and start a new one if the folder is empty."""
         self.end()
+        self.await_ports()
         self._running = rehearsal_world.start(folder=self.world, pace=PACE, faults=faults, parts=self.parts)
+
+    def await_ports(self) -> None:
+        """Wait until the ports of a kept world are free: a world of another worker may have them for a while."""
+        try:
+            settings = self.settings
+        except OSError:
+            return  # a new world has no ports yet
+        deadline = time.monotonic() + LIMIT_S
+        while time.monotonic() < deadline:
+            try:
+                rehearsal_world.demand_free(settings)
+                return
+            except BadSetting:
+                time.sleep(0.1)
 
     def end(self) -> None:
         if self._running:

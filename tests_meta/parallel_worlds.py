@@ -54,6 +54,7 @@ class ParallelWorld(WorldPool):
 
     def start(self, *faults: str) -> None:
         self.end()
+        self.await_ports()
         self._running = rehearsal_world.start(
             folder=self.world, pace=PACE, faults=faults, parts=self.parts, recipes=self.recipes
         )
