@@ -48,15 +48,11 @@ def survey(upstream: Refs, mirror: Refs) -> Survey:
 SEEN = survey(refs(good=HEAD, odd=OBJECT), refs(good=HEAD))
 
 
-def recall(now: Survey, memory: ForgeMemory, monkeypatch: pytest.MonkeyPatch, *forced: str) -> Surveys:
+def recall(now: Survey, memory: ForgeMemory, *forced: str) -> Surveys:
     """The surveys of the next run, which finds `memory` in its records."""
     surveys: Any = SimpleNamespace(now=now, unmirrored={})
-    options = SimpleNamespace(reports=None, rehearsal=False, force_sync=frozenset(forced))
-    context: Any = SimpleNamespace(
-        options=options, site=None, folder=None, roster=SimpleNamespace(names=("ghost",))
-    )
-    monkeypatch.setattr(unmirrored, "records", lambda *_, **__: iter(()))
-    monkeypatch.setattr(unmirrored, "recall_forge", lambda *_, **__: memory)
+    options = SimpleNamespace(force_sync=frozenset(forced))
+    context: Any = SimpleNamespace(options=options, forge_memory=memory, roster=SimpleNamespace(names=("ghost",)))
     unmirrored.recall_unmirrored(context, surveys)
     found: Surveys = surveys
     return found
@@ -70,10 +66,10 @@ def remembered() -> ForgeMemory:
     return recall_forge(iter([record]), rehearsal=False)
 
 
-def test_refused_tag_is_remembered_and_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_tag_is_remembered_and_left_out() -> None:
     """The next run knows the tag and the reason from the record, and plans nothing for it."""
     assert plan_step(GHOST, SEEN).kind is StepKind.PUSH_TAGS, "the control: without a record it is missing"
-    surveys = recall(SEEN, remembered(), monkeypatch)
+    surveys = recall(SEEN, remembered())
     assert surveys.unmirrored == {"ghost": {"odd": WHY}}
     assert plan_step(GHOST, SEEN, surveys.unmirrored["ghost"]).kind is None
 
@@ -88,14 +84,14 @@ def test_refused_tag_is_remembered_and_left_out(monkeypatch: pytest.MonkeyPatch)
         ),
     ],
 )
-def test_changed_tag_is_tried_again(now: Survey, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_tag_is_tried_again(now: Survey) -> None:
     """What was refused holds for one object only."""
-    assert recall(now, remembered(), monkeypatch).unmirrored == {}
+    assert recall(now, remembered()).unmirrored == {}
 
 
-def test_force_sync_tries_a_refused_tag_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_force_sync_tries_a_refused_tag_again() -> None:
     """A person who has repaired the forge names the recipe."""
-    assert recall(SEEN, remembered(), monkeypatch, "ghost").unmirrored == {}
+    assert recall(SEEN, remembered(), "ghost").unmirrored == {}
 
 
 def test_memory_of_a_recipe_that_was_not_read_is_kept() -> None:
