@@ -284,6 +284,14 @@ def ordinary(tmp_path_factory: pytest.TempPathFactory) -> tuple[Line, ...]:
     return tuple(line for of_type in kept.values() for line in (of_type[0], of_type[-1]))
 
 
+@pytest.mark.parametrize("seconds", [7e10, 1e300, float("nan"), -1e300])
+def test_wait_of_impossible_length_has_no_start(seconds: float) -> None:
+    """A wait that began before the year 1, or at no time at all, is shown without its start."""
+    line = {"type": "wait", "at": "2026-06-02T00:13:27.100Z", "seconds": seconds}
+    (wait,) = fold(StoredJournal(Path(FILE_NAME), (line,), torn=False)).waits
+    assert wait.started is None
+
+
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
 def test_unexpected_values_still_render(ordinary: tuple[Line, ...], data: st.DataObject) -> None:
